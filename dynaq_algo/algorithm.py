@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -257,9 +258,9 @@ class CandidateAlgorithm(DQN):
 
         Raises:
             ValueError: If there is another number of environments, or the environment does not show what the agent
-                reads, shows another number of candidates, or has another table of actions. Rows may be added at the end
-                of the table. An agent with a table of its own, given as `action_features=`, keeps it: it must have a
-                row for each id.
+                reads, shows another number of candidates, has a mask where the other had none or the reverse, or has
+                another table of actions. Rows may be added at the end of the table. An agent with a table of its own,
+                given as `action_features=`, keeps it: it must have a row for each id.
         """
         env = self._wrap_env(env, self.verbose)
         refuse_normalised_observations(env)
@@ -274,11 +275,16 @@ class CandidateAlgorithm(DQN):
                 f"`env` must hold as many environments as replay was made for, {self.n_envs}, got {env.num_envs}. "
                 "`DynaQ.load(path, env=env)` takes any number: save the agent, and load it there."
             )
+        layout = CandidateLayout(env.observation_space, env.action_space)
+        if layout.has_mask != self.policy.layout.has_mask:
+            raise ValueError(
+                f"`env` must show {'an' if self.policy.layout.has_mask else 'no'} `action_mask`, as the environment so "
+                "far. `DynaQ.load(path, env=env)` takes both: save the agent, and load it there."
+            )
         table, is_given = self.action_table, self.action_features is not None
         shown_table = None if table is None else table_of(env)
         if table is not None:
-            largest_id = CandidateLayout(env.observation_space, env.action_space).largest_id
-            table = table_elsewhere(table, is_given, self._shown_table, shown_table, largest_id)
+            table = table_elsewhere(table, is_given, self._shown_table, shown_table, layout.largest_id)
         if table is not self.action_table or is_given:
             # Ids may name more actions than before.
             self.observation_space = self.policy.observation_space = env.observation_space
@@ -439,8 +445,10 @@ class CandidateAlgorithm(DQN):
             if is_valid:
                 if self.relabel:
                     self.replay_buffer.weights = _reward_weights(info)
-                for name, value in info.get("reward_components", {}).items():
-                    self._component_windows.setdefault(name, deque(maxlen=WINDOW)).append(float(value))
+                components = info.get("reward_components", {})
+                for name in {**self._component_windows, **components}:
+                    window = self._component_windows.setdefault(name, deque(maxlen=WINDOW))
+                    window.append(float(components.get(name, np.nan)))
 
     # ------------------------------------------------------------------ target network, and weights as they began
 
@@ -498,8 +506,8 @@ class CandidateAlgorithm(DQN):
 
         Raises:
             ValueError: If numbers of rows differ, an action is not the index of a candidate, an id is not in the table
-                of actions, a number is not finite, `terminated` is neither True nor False, an info is not a dict, or
-                `next_obs` is missing.
+                of actions, a number is not finite, `terminated` is neither True nor False, an info is not a dict or
+                lacks what `relabel=True` needs, or `next_obs` is missing.
         """
         if next_obs is None and self.gamma > 0:
             raise ValueError(
@@ -508,6 +516,10 @@ class CandidateAlgorithm(DQN):
             )
         layout = self.policy.layout
         answers = Answers.read(layout, self.action_table, observation, action, reward, next_obs, terminated, info)
+        if self.relabel:  # checked before the first answer is stored
+            for one in answers.infos:
+                if one.get("transition_valid", True):
+                    _reward_weights(one)
         self._ensure_logger("observe")
         for answer in answers.one_by_one(layout.n_candidates):
             self._take_note(answer.infos)
@@ -594,7 +606,10 @@ class CandidateAlgorithm(DQN):
         return losses
 
     def _ensure_logger(self, purpose: str) -> None:
-        """Make a logger where there is none yet; `learn` makes its own."""
+        """Make what :meth:`dump_logs` needs where it is not there yet; `learn` makes its own."""
+        if self.ep_info_buffer is None:
+            self.start_time = time.time_ns()
+            self.ep_info_buffer, self.ep_success_buffer = (deque(maxlen=self._stats_window_size) for _ in range(2))
         if not hasattr(self, "_logger"):
             self._logger = utils.configure_logger(
                 self.verbose, self.tensorboard_log, f"{type(self).__name__}_{purpose}"

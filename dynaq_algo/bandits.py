@@ -135,7 +135,7 @@ class Bandit:
             ValueError: If an observation allows no candidate, or its shape is not that of the environment.
         """
         scores = self.q_values(observation) if deterministic else self.explore(observation)
-        if self.layout.has_mask:
+        if self.layout.has_mask or "action_mask" in observation:
             mask = np.reshape(observation["action_mask"], scores.shape).astype(bool)
             check_mask(mask)
             scores = np.where(mask, scores, -np.inf)

@@ -38,7 +38,11 @@ SCALES_WITH_SOURCES: Mapping[str, float] = {"trust": 0.0, "similarity": 0.1}
 """The scales that have another default with `prior_sources`."""
 
 _SAME = 1 - 1e-5
-"""Two vectors are the same if their cosine is above this."""
+"""Two vectors are the same if their cosine is above this. A known pair takes the vector of an earlier one that is the
+same, so that among known pairs whatever is the same as a third is the same: else the kernel would be no covariance."""
+
+_NEARLY_SAME = 1 - 2e-5
+"""Cosines of single precision, which are wrong by less than 1e-5, are above this if the vectors are the same."""
 
 _PIECE = 4_096
 """Pairs that are predicted at a time. This bounds the memory of their covariances with the known pairs."""
@@ -110,11 +114,12 @@ class GaussianProcess(nn.Module):
     * `same_state`, `same_action`, `same_pair`: an effect of this single state, action or pair.
 
     Here s and a are the entries that state and action share, after the mean action is subtracted, scaled to unit
-    length. Earned rewards are the sum of all parts and of noise with standard deviation `noise`. The posterior is exact
-    (Rasmussen and Williams, 2006, section 2.2). It is kept as the inverse of the covariance of n distinct pairs, so a
-    reward costs O(n^2). An update of rank one adds a new pair, adds a reward to a known pair (the rewards of a pair are
-    averaged), or forgets a pair. The latest `max_pairs` pairs are kept. The inverse is computed from scratch only if
-    the scale of the features changes, or if `fit_scales` changes the scales of the parts.
+    length. A vector that is nearly one of a known pair (a cosine above 0.99999) counts as that one. Earned rewards are
+    the sum of all parts and of noise with standard deviation `noise`. The posterior is exact (Rasmussen and Williams,
+    2006, section 2.2). It is kept as the inverse of the covariance of n distinct pairs, so a reward costs O(n^2). An
+    update of rank one adds a new pair, adds a reward to a known pair (the rewards of a pair are averaged), or forgets a
+    pair. The latest `max_pairs` pairs are kept. The inverse is computed from scratch only if the scale of the features
+    changes, or if `fit_scales` changes the scales of the parts.
 
     With `spike_slab` the whole prior mean is multiplied by a factor that is learned. The factor's own prior is a spike
     and two uniform slabs (Mitchell and Beauchamp, 1988). The spike is at 1, where the prior mean is right. One slab is
@@ -189,6 +194,7 @@ class GaussianProcess(nn.Module):
     _beliefs: Beliefs | None  # None: not computed since the last reward
     _fit_due: int
     _features_version: int  # the version of the features with which the known pairs were computed
+    _has_nearly_same: bool  # whether a known pair has the state or action of another that is nearly the same
 
     def __init__(
         self,
@@ -425,7 +431,7 @@ class GaussianProcess(nn.Module):
         ours = linear if self._compared is None else th.cat([similarities, self._own(scaled)], dim=-1)
         found = th.cat([ours, self._columns(prior)], dim=-1) @ (th.cat(theirs, dim=1).T @ alpha)
 
-        unit_s, unit_a = (F.normalize(features.centred(vectors), dim=-1) for vectors in (s, a))
+        unit_s, unit_a = self._units(s, a)
         states = unit_s @ known.state.T
         same_state = (states > _SAME).to(states.dtype)
         of_state = variance["constant"] + variance["same_state"] * same_state + variance["state"] * states
@@ -560,7 +566,7 @@ class GaussianProcess(nn.Module):
             self._grow()
         self._slots[key] = slot
         self._raw[slot] = raw
-        self._put(slot)
+        self._put(slot, self._n_used)
         parts = self._known.take(slice(slot, slot + 1))
         covariance = self._kernel(parts, self._used(th.float64))[0]
         # The pair's own place adds nothing, because the inverse is 0 there.
@@ -593,8 +599,7 @@ class GaussianProcess(nn.Module):
             self.set_extra_state(self.get_extra_state())
         if self._features_version != self.features.version:
             self._features_version = self.features.version
-            for slot in range(self._n_used):
-                self._put(slot)
+            self._put_all()
             self._solve()
 
     def _solve(self) -> None:
@@ -652,7 +657,7 @@ class GaussianProcess(nn.Module):
         """Parts of n decisions: states (n, d_s), candidates (n, k, d_a) and numbers (n, k, p)."""
         features = self.features
         s, a = features.shared(state, action)
-        unit = [F.normalize(features.centred(vectors), dim=-1) for vectors in (s, a)]
+        unit = self._units(s, a)
         similarities = features.of_blocks(s.unsqueeze(1), a).flatten(0, 1)
         scaled = similarities[:, :0] if pairs is None else features.scaled(pairs).flatten(0, 1)
         prior = th.cat([similarities, scaled], dim=1) @ self.prior
@@ -662,10 +667,18 @@ class GaussianProcess(nn.Module):
         """Parts of pairs, from inputs (n, output_dim)."""
         features = self.features
         state, action = inputs[:, : features.state_dim], inputs[:, features.state_dim :][:, : features.action_dim]
-        unit = [F.normalize(features.centred(vectors), dim=1) for vectors in features.shared(state, action)]
+        unit = self._units(*features.shared(state, action))
         linear = inputs[:, -features.n_similarities :]
         similarities, scaled = linear.split([features.n_blocks, features.n_pairs], dim=1)
         return _Parts(unit[0], unit[1], similarities, self._own(scaled), linear @ self.prior)
+
+    def _units(self, state: th.Tensor, action: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """States and actions (..., shared_dim) at unit length; those of a known pair where they are nearly the same."""
+        units = (F.normalize(self.features.centred(vectors), dim=-1) for vectors in (state, action))
+        if not self._has_nearly_same:
+            return next(units), next(units)
+        known = self._used(state.dtype)
+        return _nearest(next(units), known.state), _nearest(next(units), known.action)
 
     def _kernels(self, left: _Parts, right: _Parts) -> dict[str, th.Tensor]:
         """Prior covariance (n, m) of each part of a reward by its name, for a scale of 1."""
@@ -739,14 +752,30 @@ class GaussianProcess(nn.Module):
         known = self._known if dtype == th.float64 else self._known_single
         return known.take(slice(0, self._n_used))
 
-    def _put(self, slot: int) -> None:
-        """Compute a pair's parts with the present features.
+    def _put_all(self) -> None:
+        """Compute the parts of all pairs with the present features."""
+        self._has_nearly_same = False
+        for slot in range(self._n_used):
+            self._put(slot, slot)
+
+    def _put(self, slot: int, n_others: int) -> None:
+        """Compute a pair's parts with the present features. It is compared with the others among the first places.
 
         Pairs are computed one at a time, so that results are always the same to the bit.
         """
         raw, shared_dim = self._raw[slot].double(), self.features.shared_dim
         state, action, pairs = raw.split([shared_dim, shared_dim, self.features.n_pairs])
         unit = [F.normalize(self.features.centred(vector), dim=0) for vector in (state, action)]
+        for which, (units, single) in enumerate(zip(self._known[:2], self._known_single[:2], strict=True)):
+            near = single[:n_others] @ unit[which].float() > _NEARLY_SAME
+            if slot < n_others:
+                near[slot] = False
+            if len(places := near.nonzero().flatten()):
+                cosines = units[places] @ unit[which]
+                nearest = places[cosines.argmax()]
+                if cosines.max() > _SAME:
+                    self._has_nearly_same |= not th.equal(units[nearest], unit[which])
+                    unit[which] = units[nearest].clone()
         similarities = self.features.of_blocks(state, action)
         scaled = self.features.scaled(pairs)
         prior = th.cat([similarities, scaled]) @ self.prior.double()
@@ -775,6 +804,7 @@ class GaussianProcess(nn.Module):
         self._features_version = features.version
         self._beliefs = None
         self._fit_due = 20
+        self._has_nearly_same = False
 
         def empty(*shape: int, dtype: th.dtype = th.float64) -> th.Tensor:
             return th.empty(0, *shape, dtype=dtype, device=device)
@@ -792,7 +822,11 @@ class GaussianProcess(nn.Module):
     def get_extra_state(self) -> dict[str, Any]:
         """The learned transitions and the posterior, for `state_dict`."""
         n = self._n_used
+        units = {}
+        if self._has_nearly_same:  # the pair that another one has its vectors from may be forgotten
+            units = {"unit_state": self._known.state[:n].clone(), "unit_action": self._known.action[:n].clone()}
         return {
+            **units,
             "raw": self._raw[:n].clone(),
             "order": th.tensor(list(self._slots.values()), dtype=th.int64),
             "total": self._totals[:n].clone(),
@@ -841,11 +875,22 @@ class GaussianProcess(nn.Module):
             self._alpha[:n] = state["alpha"]
         keys = self._raw[:n].cpu().numpy()
         self._slots = {keys[slot].tobytes(): slot for slot in state["order"].tolist()}
-        for slot in range(n):
-            self._put(slot)
+        self._put_all()
+        if same and "unit_state" in state:
+            self._has_nearly_same = True
+            for known in (self._known, self._known_single):
+                known.state[:n], known.action[:n] = state["unit_state"], state["unit_action"]
+        elif self._has_nearly_same:
+            same = False  # by an earlier version, whose posterior was that of a kernel which is no covariance
         self._features_version = version
         if not same:
             self._solve()
+
+
+def _nearest(vectors: th.Tensor, known: th.Tensor) -> th.Tensor:
+    """Vectors (..., d) of unit length, each replaced by the nearest of the known ones (n, d) if that is the same."""
+    cosines, places = (vectors @ known.T).max(dim=-1)
+    return th.where((cosines > _SAME).unsqueeze(-1), known[places], vectors)
 
 
 def _for_each(of_states: th.Tensor, n: int) -> th.Tensor:

@@ -50,7 +50,8 @@ class CandidateLayout:
 
     The state is all entries but `candidates`, `pairs` and `action_mask`. They are flattened in the space's key order as
     :func:`gymnasium.spaces.flatten` does (one-hot for discrete entries). The entry `pairs` holds numbers of each
-    (state, candidate) pair. A batch may have another number of candidates than the space.
+    (state, candidate) pair. A batch may have another number of candidates than the space. An observation may have an
+    `action_mask` although the space has none.
 
     Attributes:
         n_candidates: k of the space.
@@ -205,13 +206,15 @@ class CandidateLayout:
             state = parts[0]
         else:
             state = np.concatenate(parts, axis=1) if parts else np.zeros((n, 0), np.float32)
-        mask = _of_each(obs, ACTION_MASK, (n, k)).astype(bool) if self.has_mask else None
+        # Also where training had no mask: who passes one does not want the hidden candidates to be chosen.
+        shows_mask = self.has_mask or ACTION_MASK in obs
+        mask = _of_each(obs, ACTION_MASK, (n, k)).astype(bool) if shows_mask else None
         pairs = _of_each(obs, PAIRS, (n, k, self.n_pairs)).astype(np.float32, copy=False) if self.n_pairs else None
         if finite and not all(
             part is None or part.dtype.kind != "f" or np.isfinite(part).all() for part in (state, candidates, pairs)
         ):
             self._name_not_finite(obs, n)
-        return DecisionBatch(state, candidates, mask, pairs)
+        return DecisionBatch(_forward(state), _forward(candidates), mask, None if pairs is None else _forward(pairs))
 
     def _name_not_finite(self, obs: Mapping[str, Any], n: int) -> NoReturn:
         for key in self._keys:
@@ -271,6 +274,11 @@ def _classes(key: str, values: np.ndarray, start: Any, size: Any) -> np.ndarray:
             f"{values.min()} to {values.max()}."
         )
     return classes
+
+
+def _forward(values: np.ndarray) -> np.ndarray:
+    """The array, copied if it runs backwards through its memory (`x[::-1]`), which torch does not take."""
+    return values.copy() if min(values.strides, default=0) < 0 else values
 
 
 def _whole(key: str, values: np.ndarray) -> np.ndarray:

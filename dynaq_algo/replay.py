@@ -467,7 +467,8 @@ class CandidateReplay:
         state_id = self._states_seen.ids[envs]
         self.states.acquire(state_id)
 
-        parts = (obs.candidates,) if obs.mask is None else (obs.candidates, obs.mask)
+        # One decision may have a mask where another has none.
+        parts = (obs.candidates, np.ones(obs.candidates.shape[:2], bool) if obs.mask is None else obs.mask)
         changed = self._sets_seen.changed(envs, *parts)
         if changed.any():
             ids = self._intern_sets(obs.take(changed))

@@ -411,7 +411,7 @@ def refuse_other_observations(reads: Mapping[str, Any], shown: Mapping[str, Any]
     """Refuse an environment that does not show what an agent reads. Both are given as by :func:`what_is_read`.
 
     Raises:
-        ValueError: If an entry differs.
+        ValueError: If an entry differs, or the entries of the observation have another order.
     """
     for name in reads:
         if shown.get(name) != reads[name]:
@@ -420,6 +420,13 @@ def refuse_other_observations(reads: Mapping[str, Any], shown: Mapping[str, Any]
                 f"{shown.get(name)!r:.200} here. Make the environment with the arguments of training, or train a new "
                 "agent."
             )
+    # The state is the entries one after another, so in another order the same columns would mean something else.
+    before, now = (list(read.get("entries", ())) for read in (reads, shown))
+    if "entries" in reads and before != now:
+        raise ValueError(
+            f"`env` must show the entries of the observation in the order of training, {before!r:.200}, got "
+            f"{now!r:.200}. Give its space that order, `Dict([(name, space), ...])`: a plain dictionary is sorted."
+        )
 
 
 def refuse_normalised_observations(env: VecEnv) -> None:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
 from experiments.runs.folders import EVALUATION, RunError, find_runs, unfinished_runs, write_json
-from experiments.runs.grouping import group_runs, like_with_like
+from experiments.runs.grouping import group_runs, like_with_like, newest, repeats_in_words
 from experiments.runs.progress import tracked
 from experiments.runs.references import mean_references
 from experiments.runs.tables import format_table, held_out_table, mean_and_spread
@@ -21,6 +21,7 @@ def main(cfg: DictConfig) -> None:
 
     The file of a folder has ``references`` (random, highest cosine, oracle) beside the agents. If the runs cannot all
     be compared, it has ``tasks`` in their place: which agents can be compared, and the references of each such part.
+    If a run was made twice, the newest counts.
     """
     # Not at the top: `--help` is answered without torch.
     import torch
@@ -35,7 +36,8 @@ def main(cfg: DictConfig) -> None:
         results = [evaluate_run(run, changes, cfg.trust) for run in tracked(runs, "evaluation", "run")]
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
-    groups = group_runs(runs)
+    counted, repeats = newest(runs)  # a run that was made twice is no further seed
+    groups = group_runs(counted)
     by_folder = {run.folder: result for run, result in zip(runs, results, strict=True)}
     agents = {
         label: mean_and_spread([by_folder[run.folder]["held_out"] for run in members])
@@ -57,8 +59,8 @@ def main(cfg: DictConfig) -> None:
         + "; ".join(f"{label}: {n} run{'s' if n > 1 else ''}" for label, n in sizes.items())
         + ("; ± is one standard deviation." if any("±" in table for table in tables) else ".")
     )
-    if unfinished := unfinished_runs(paths, len(runs)):
-        print(unfinished)
+    for words in filter(None, (repeats_in_words(repeats), unfinished_runs(paths, len(runs)))):
+        print(words)
     if isinstance(paths, str) and len(runs) > 1:
         whole = {
             label: {

@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
     from experiments.learners.lexical import LEXICAL
     from experiments.runs.build import build, plain
     from experiments.runs.training import new_agent
-    from experiments.studies.replaying import LogSets, compose_on_log, form_of, replay_learner, replay_scores
+    from experiments.studies.replaying import LogSets, compose_on_log, form_of, pairs_of, replay_learner, replay_scores
     from experiments.studies.runs import known_learners, one_line
     from jobrec_gym import ObservationForm
 
@@ -59,7 +59,7 @@ def main(cfg: DictConfig) -> None:
         require_known("learners", options["learners"], known_learners(), "conf/learner")
         require_known("rankings", options["rankings"], list(LEXICAL), "experiments.learners.lexical")
         log = read_log(options)
-        form = ObservationForm("ids", pair_features=tuple(options["pair_features"]))
+        form = ObservationForm("ids", pair_features=pairs_of(options["pair_features"]))
         seeds = range(cfg.seed, cfg.seed + options["repeats"])
         drawn = {
             seed: LogSets.of(log, cfg.n_candidates, cfg.n_sets, form, cfg.k, cfg.hit_above, seed) for seed in seeds

@@ -11,6 +11,7 @@ from experiments.runs.command import command
 from experiments.runs.folders import RunError, find_runs, unfinished_runs, write_json
 from experiments.runs.grouping import group_runs, like_with_like, newest
 from experiments.runs.tables import format_table
+from jobrec_gym.paths import place_of
 
 
 @command(config_path="../conf", config_name="report")
@@ -34,8 +35,9 @@ def main(cfg: DictConfig) -> None:
                 "would have earned on another log."
             )
         unfinished = unfinished_runs(paths, len(runs))
-        folder = Path(cfg.output or Path(paths if isinstance(paths, str) else paths[0]) / "report")
-        study = read_study(Path(paths)) if isinstance(paths, str) else None
+        first = place_of(paths if isinstance(paths, str) else paths[0])
+        folder = first / "report" if cfg.output is None else place_of(cfg.output)
+        study = read_study(first) if isinstance(paths, str) else None
         page = write_report(runs, folder, cfg.title, unfinished, study)
         pictures = take_screenshots(page, Path(cfg.screenshots)) if cfg.screenshots else []
     except RunError as error:

@@ -55,7 +55,11 @@ class BoundSampler(Protocol):
 
 
 class CandidateSampler(Protocol):
-    """An object for the environment's argument ``candidate_sampler``, in place of a name."""
+    """An object for the environment's argument ``candidate_sampler``, in place of a name.
+
+    If its attribute ``has_own_size`` is true, the environment's ``num_candidates`` does not matter, and may exceed the
+    number of jobs.
+    """
 
     def bind(self, market: LabourMarket, job_ids: Ids, num_candidates: int) -> BoundSampler:
         """Prepares for a market.
@@ -114,6 +118,8 @@ class MixedCandidates:
 class AllCandidates:
     """The whole catalogue in the order of its ids, whatever ``num_candidates``: action ``i`` is always the same job."""
 
+    has_own_size = True
+
     def bind(self, market: LabourMarket, job_ids: Ids, num_candidates: int) -> BoundSampler:
         """See :class:`CandidateSampler`."""
         return _BoundAll(job_ids)
@@ -152,6 +158,11 @@ class LoggedCandidates:
             )
         self.interactions = interactions
         self.n_drawn = n_drawn
+
+    @property
+    def has_own_size(self) -> bool:
+        """See :class:`CandidateSampler`: true with ``n_drawn``."""
+        return self.n_drawn is not None
 
     def bind(self, market: LabourMarket, job_ids: Ids, num_candidates: int) -> BoundSampler:
         """See :class:`CandidateSampler`."""

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +25,7 @@ from jobrec_gym.simulators.base import DECISIONS
 from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import put_back, whole_file, whole_folder, write_array
 
-__all__ = ["Interactions", "LogError", "ObservationForm", "is_saved_log"]
+__all__ = ["Interactions", "LogError", "ObservationForm", "check_catalogue", "is_saved_log"]
 
 Ids = NDArray[np.int64]
 
@@ -40,6 +41,8 @@ _KINDS = {
 }
 """numpy's names for the types of a saved log's columns; all other columns are whole numbers."""
 _BATCH = 1024
+_COMPARED = 16_384
+"""How many jobs of two tables are compared at once."""
 
 
 class LogError(ValueError):
@@ -54,25 +57,28 @@ class LogError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ObservationForm:
-    """How a decision is shown to an agent. All attributes but ``ask_pairs`` are also arguments of ``JobRec-v0``.
+    """How a decision is shown to an agent. The first four attributes are also arguments of ``JobRec-v0``.
 
     Attributes:
         observation: ``"features"`` or ``"ids"``.
         job_fields: Further blocks of the jobs' vectors.
-        pair_features: Columns of the entry ``pairs``; if empty, there is no such entry.
+        pair_features: Columns of the entry ``pairs``, or ``"all"``; if empty, there is no such entry.
         mask_in_observation: Whether there is an entry ``action_mask``, which then allows every shown job.
         ask_pairs: A function that gives the pair features, such as an environment's method ``pair_features``; ``None``
             computes them without noise.
+        market: The market whose rows ``ask_pairs`` and the agent's ids stand for; ``None`` if any market will do.
 
     Raises:
-        ValueError: For another ``observation``; when called, for unknown fields or features.
+        ValueError: For another ``observation``; when called, for unknown fields or features, and for another market on
+            which rows stand for other people or jobs.
     """
 
     observation: str = "features"
     job_fields: tuple[str, ...] = ()
-    pair_features: tuple[str, ...] = ()
+    pair_features: Sequence[str] = ()
     mask_in_observation: bool = False
     ask_pairs: Callable[[Ids, Ids], NDArray[np.float32]] | None = None
+    market: LabourMarket | None = None
 
     def __post_init__(self) -> None:
         if self.observation not in ("features", "ids"):
@@ -99,6 +105,7 @@ class ObservationForm:
             names,
             "action_mask" in space.spaces,
             base.pair_features if names else None,
+            base.market,
         )
 
     @classmethod
@@ -106,7 +113,8 @@ class ObservationForm:
         """The form that an agent was trained to read, if it has ``reads``, as ``DynaQ`` does; else the default.
 
         Raises:
-            ValueError: If the agent reads pair features but does not know their names.
+            ValueError: If the agent reads pair features but does not know their names, or sources of a prior, whose
+                values it does not have.
         """
         reads = getattr(agent, "reads", None) or {}
         pairs = reads.get("pairs") or ()
@@ -115,10 +123,16 @@ class ObservationForm:
                 f"the agent reads {pairs} numbers of a pair and does not know their names: give the form, "
                 "`form=ObservationForm.of(env)`."
             )
+        if sources := reads.get("prior_sources"):
+            raise ValueError(
+                f"the agent reads the sources {sorted(sources)} of a prior, and does not have their values: give the "
+                "form of an environment with them, `form=ObservationForm.of(env)`."
+            )
         return cls(reads.get("observation", "features"), tuple(reads.get("job_fields") or ()), tuple(pairs))
 
     def __call__(self, market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> dict[str, NDArray[Any]]:
         """Observations of applicants (n,) who are shown jobs (n, k), equal to the environment's to the bit."""
+        self._check_rows(market)
         seen: dict[str, NDArray[Any]] = {"applicant": gathered(market.applicants.vectors, applicant_ids)}
         is_ids = self.observation == "ids"
         seen["candidates"] = job_ids.copy() if is_ids else gathered(market.action_features(self.job_fields), job_ids)
@@ -128,6 +142,21 @@ class ObservationForm:
         if self.mask_in_observation:
             seen["action_mask"] = np.ones(job_ids.shape, np.int8)
         return seen
+
+    def _check_rows(self, market: LabourMarket) -> None:
+        """Refuses a market whose rows stand for others than those of the form's own market, where that matters."""
+        own = self.market
+        if own is None or own is market:
+            return
+        is_ids = self.observation == "ids"
+        jobs_differ = is_ids and not _is_same_table(*(_table(one, self.job_fields) for one in (own, market)))
+        if jobs_differ or (self.ask_pairs is not None and not _is_same_market(own, market)):
+            raise ValueError(
+                f"the form is that of an environment on market {own.name!r}, and these are rows of another market, "
+                f"{market.name!r}, which stand for others there. Take a log to the environment's market, "
+                "`log.on(env.unwrapped.market)`; for another market give a form of its own, such as "
+                "`ObservationForm(pair_features=[...])`."
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -299,16 +328,22 @@ class Interactions:
         return self.shown_ids[offsets[row] : offsets[row + 1]]
 
     def sets(self, rows: NDArray[np.integer]) -> Ids:
-        """The jobs (m, k) that were shown in rows (m,), all of which showed k jobs.
+        """The jobs (m, k) that were shown in rows (m,), all of which showed k jobs; k is 0 for no rows.
 
         Raises:
-            LogError: If the log does not say what was shown.
+            LogError: If the log does not say what was shown, or if the rows showed unlike numbers of jobs.
             IndexError: If there is no such row.
         """
         offsets = self._offsets()
         assert self.shown_ids is not None
         rows = _from_the_front(rows, len(self))
-        k = int(offsets[rows[0] + 1] - offsets[rows[0]])
+        sizes = offsets[rows + 1] - offsets[rows]
+        k = int(sizes[0]) if len(sizes) else 0
+        if (sizes != k).any():
+            raise LogError(
+                f"`rows` must have shown equally many jobs, got rows of {np.unique(sizes)[:5].tolist()} jobs: choose "
+                "them by `log.sizes`, or take one row at a time, `log.shown(row)`."
+            )
         return self.shown_ids[offsets[rows][:, None] + np.arange(k)]
 
     def take(self, rows: NDArray[Any]) -> Interactions:
@@ -538,6 +573,9 @@ class Interactions:
 
         People and jobs are written as their keys, numbers with all their digits, and the split as a word. The file
         appears whole or not at all.
+
+        A row that repeats another one is refused when the file is read, see ``load_interactions``; :meth:`save` keeps
+        such a log too.
         """
         applicants, jobs = self.market.applicants.keys, self.market.jobs.keys
         answered = self.answered
@@ -567,9 +605,81 @@ class Interactions:
         if self.shown_offsets is None:
             raise LogError(
                 "the log does not say what else was shown: give a column `shown`, the keys of the jobs that the person "
-                "could have been recommended."
+                "could have been recommended. To learn without it, count the recommended job alone as shown, as "
+                "`python -m experiments.learn` does: `Interactions.of(log.market, log.applicant_ids, log.job_ids, "
+                "log.reward, held_out=log.held_out, shown=log.job_ids[:, None])`."
             )
         return self.shown_offsets
+
+
+def check_catalogue(agent: Any, market: LabourMarket, job_fields: Sequence[str] = (), argument: str = "agent") -> None:
+    """Checks that an id means the same job to an agent and in a market.
+
+    The table of a market's jobs must be the agent's, ``agent.action_table.values``, or that of its environment, because
+    an agent may have features of its own for its environment's jobs. An agent without a table passes.
+
+    Args:
+        agent: An agent that reads ids.
+        market: The market whose rows the ids are.
+        job_fields: Further blocks of the jobs' vectors.
+        argument: Name of the argument that is the agent, for the message.
+
+    Raises:
+        ValueError: If the tables differ.
+    """
+    known, table = getattr(getattr(agent, "action_table", None), "values", None), _table(market, job_fields)
+    if known is not None and not _is_same_table(_Identity(known), table) and not _has_own_features(agent, table):
+        raise ValueError(
+            f"`{argument}` looks up ids in a table of {len(known):,} jobs, but this market has another one, of "
+            f"{len(table.table):,}: load the agent on it, `DynaQ.load(path, env=gym.make('JobRec-v0', market=market, "
+            "...))`, which works if the market has new jobs at its end, or give the market that it was trained on."
+        )
+
+
+def _has_own_features(agent: Any, table: _Identity) -> bool:
+    """Whether an agent has features of its own for the jobs of a table, as far as is known."""
+    env = getattr(agent, "env", None)
+    if env is None:
+        return getattr(agent, "action_features", None) is not None
+    try:
+        shown = env.get_attr("action_features")[0]
+    except (AttributeError, OSError, EOFError):  # the last two where the environment's process has ended
+        return False
+    return isinstance(shown, np.ndarray) and _is_same_table(_Identity(shown), table)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Identity:
+    """A table as the key of a cache: equal to itself alone."""
+
+    table: NDArray[np.floating]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.table is other.table
+
+    def __hash__(self) -> int:
+        return id(self.table)
+
+
+def _table(market: LabourMarket, job_fields: Sequence[str]) -> _Identity:
+    return _Identity(market.action_features(tuple(job_fields)))
+
+
+@lru_cache(maxsize=4)
+def _is_same_table(left: _Identity, right: _Identity) -> bool:
+    """Whether two tables hold the same numbers; kept, so that they are read once."""
+    if left.table.shape != right.table.shape:
+        return False
+    if (left.table.ctypes.data, left.table.strides) == (right.table.ctypes.data, right.table.strides):
+        return True  # the same memory, seen twice
+    starts = range(0, len(left.table), _COMPARED)
+    return all(np.array_equal(left.table[at : at + _COMPARED], right.table[at : at + _COMPARED]) for at in starts)
+
+
+@lru_cache(maxsize=4)
+def _is_same_market(left: LabourMarket, right: LabourMarket) -> bool:
+    """Whether two markets have the same content; kept, so that they are read once."""
+    return left.fingerprint() == right.fingerprint()
 
 
 def is_saved_log(path: str | os.PathLike[str]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,13 +46,12 @@ def auc(scores: ArrayLike, hits: ArrayLike) -> NDArray[np.float64]:
         array([0.25])
     """
     scores, hits = _pair(scores, hits, 1)
-    is_hit = hits > 0
-    # Compared and not subtracted, since the difference of two infinite scores is NaN.
-    left, right = scores[:, :, None], scores[:, None, :]
-    above = (left > right) + 0.5 * (left == right)
-    compared = is_hit[:, :, None] & ~is_hit[:, None, :]
-    n = compared.sum(axis=(1, 2))
-    return np.divide((above * compared).sum(axis=(1, 2)), n, out=np.full(len(n), np.nan), where=n > 0)
+    places = _places(scores)
+    found, others = (_sums(places, counted) for counted in (hits > 0, hits <= 0))
+    below = np.cumsum(others, axis=1) - others
+    n = found.sum(axis=1) * others.sum(axis=1)
+    above = (found * (below + 0.5 * others)).sum(axis=1)
+    return np.divide(above, n, out=np.full(len(n), np.nan), where=n > 0)
 
 
 def ndcg_at_k(scores: ArrayLike, gains: ArrayLike, k: int, ties: Ties = "position") -> NDArray[np.float64]:
@@ -204,8 +203,30 @@ def _by_mean(ties: Ties) -> bool:
 
 def _mean_of_ties(scores: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Replaces each value by the mean over equal scores in its row, which is the expected value at their places."""
-    same = scores[:, :, None] == scores[:, None, :]
-    return (same * values[:, None, :]).sum(axis=2) / same.sum(axis=2)
+    places = _places(scores)
+    sums, n = _sums(places, values), _sums(places, np.ones_like(values))
+    return np.take_along_axis(sums, places, axis=1) / np.take_along_axis(n, places, axis=1)
+
+
+def _places(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Places (n, m) of scores in their row, 0 for the lowest; equal scores have the same place.
+
+    Scores are sorted, because a comparison of each with each takes gigabytes for the candidates of a catalogue.
+    """
+    order = np.argsort(scores, axis=1, kind="stable")
+    ranked = np.take_along_axis(scores, order, axis=1)
+    places = np.zeros(scores.shape, dtype=np.int64)
+    # Compared and not subtracted, since the difference of two infinite scores is NaN.
+    np.put_along_axis(places, order[:, 1:], np.cumsum(ranked[:, 1:] != ranked[:, :-1], axis=1), axis=1)
+    return places
+
+
+def _sums(places: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.float64]:
+    """Sums (n, m) of the values (n, m) at each place."""
+    n, m = places.shape
+    flat = places + m * np.arange(n)[:, None]
+    sums: NDArray[np.float64] = np.bincount(flat.ravel(), weights=values.ravel(), minlength=n * m).astype(np.float64)
+    return sums.reshape(n, m)
 
 
 def _expected_hit(scores: NDArray[np.float64], hits: NDArray[np.float64], k: int) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jobrec_gym.counter_rng import hash64
-from jobrec_gym.interactions import Interactions, LogError, ObservationForm
+from jobrec_gym.interactions import Interactions, LogError, ObservationForm, check_catalogue
 from jobrec_gym.market import BLOCKS, LabourMarket, gathered, row_products
 from jobrec_gym.pair_features import PAIR_FEATURES, PairValues
 from jobrec_gym.prediction_powered import powered_mean
@@ -199,8 +199,9 @@ def estimate_all(
     Raises:
         LogError: If the log has no propensities, no shown jobs, no answer or only one person; and if its applicants
             change, because a one-step value says nothing about a career.
-        ValueError: For an argument that is not allowed, for probabilities that do not sum to 1, and for a judge with
-            another method than ``dr`` or with answers of fewer than three people.
+        ValueError: For an argument that is not allowed, for probabilities that do not sum to 1, for an agent whose ids
+            name other jobs than those of the log's market, and for a judge with another method than ``dr`` or with
+            answers of fewer than three people.
     """
     require_options(
         methods, epsilon=epsilon, clip=clip, n_folds=n_folds, level=level, n_resamples=n_resamples, seed=seed
@@ -461,6 +462,8 @@ def _chances(
     assert offsets is not None  # the log has sizes
     flat = np.empty(int(offsets[-1]))
     if isinstance(policy, np.ndarray):
+        if epsilon:
+            raise ValueError("`epsilon` is only for agents with `q_values`; an array holds the probabilities itself.")
         if len(set(sizes.tolist())) != 1:
             raise ValueError("`policy` as an array needs sets of one size; give a function of observations.")
         flat[:] = _checked(policy.astype(np.float64), (len(log), int(sizes[0]))).ravel()
@@ -469,6 +472,8 @@ def _chances(
             # An agent that says what it reads may need a mask; if it does not read one, it ignores the entry.
             is_told = bool(getattr(policy, "reads", None))
             form = dataclasses.replace(ObservationForm.read_by(policy), mask_in_observation=is_told)
+        if form.observation == "ids":
+            check_catalogue(policy, log.market, form.job_fields, "policy")
         for rows, observation in log.observations(form):
             chances = action_probabilities(policy, observation, epsilon)
             flat[offsets[rows][:, None] + np.arange(chances.shape[1])] = chances
@@ -512,9 +517,9 @@ def _modelled(
         fold_of[np.argsort(hash64(seed, _FOLD, people), kind="stable")] = np.arange(len(people)) % n_folds
         folds = fold_of[np.searchsorted(people, log.applicant_ids)]
         if reward_features is None:
-            numbers = pair_numbers(log.market, applicants, log.shown_ids)
+            numbers: NDArray[np.floating] = pair_numbers(log.market, applicants, log.shown_ids)
         else:
-            numbers = np.asarray(reward_features(applicants, log.shown_ids))
+            numbers = _numbers_of(reward_features, log)
         for fold in np.unique(folds):
             others = np.flatnonzero((folds != fold) & log.answered)
             own = folds[chances.owner] == fold
@@ -523,6 +528,26 @@ def _modelled(
             of_pairs[own] = RidgeRewards(numbers[at[others]], log.reward[others])(numbers[own])
     expected: Floats = np.bincount(chances.owner, weights=chances.flat * of_pairs, minlength=len(log)).astype(float)
     return expected, of_pairs[at]
+
+
+def _numbers_of(reward_features: RewardModel, log: Interactions) -> Floats:
+    """Numbers (total, p) of all shown pairs, end to end, by a user's function, checked."""
+    assert log.shown_offsets is not None and log.shown_ids is not None  # the log has probabilities
+    numbers: Floats | None = None
+    for size in np.unique(log.sizes):
+        rows = np.flatnonzero(log.sizes == size)
+        values = np.asarray(reward_features(log.applicant_ids[rows, None], log.sets(rows)), np.float64)
+        shape = (len(rows), int(size), *(values.shape[-1:] if numbers is None else numbers.shape[1:]))
+        if values.shape != shape or not np.isfinite(values).all():
+            raise ValueError(
+                f"`reward_features` must give finite numbers of each pair, ({len(rows)}, {size}, p), with the same p "
+                f"in each set, got {values.shape}."
+            )
+        if numbers is None:
+            numbers = np.empty((len(log.shown_ids), shape[-1]))
+        numbers[log.shown_offsets[rows][:, None] + np.arange(size)] = values
+    assert numbers is not None  # the log has rows
+    return numbers
 
 
 def _never_recommended(log: Interactions, chances: _Chances) -> tuple[float, tuple[NeverRecommended, ...]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import hash64, normal, text_key
 from jobrec_gym.market import BLOCKS, LabourMarket, SkillLists
+from jobrec_gym.market.context import folded
 from jobrec_gym.near_miss import best_match
 
 __all__ = ["PAIR_FEATURES", "PairValues", "context_fit", "hard_coverage", "seniority", "soft_coverage"]
@@ -26,7 +27,7 @@ _TABLE_BYTES = 1 << 24
 
 
 def hard_coverage(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
-    """Share of the job's hard skills that the applicant has; 0 for a job that asks for none.
+    """Share of the job's hard skills that the applicant has, whatever their case; 0 for a job that asks for none.
 
     If the market's hard block is a free text, the value is the cosine of the two blocks, at least 0.
 
@@ -241,7 +242,19 @@ def _block_cosine(market: LabourMarket, block: str, applicant_ids: Ids, job_ids:
 @lru_cache(maxsize=16)
 def _skill_shares(market: LabourMarket, block: str) -> _SkillShares:
     """The shares of skills on a market. Kept for the market, so that no environment holds, copies or pickles them."""
-    return _SkillShares(getattr(market.applicants, f"{block}_skills"), getattr(market.jobs, f"{block}_skills"))
+    ids = _ids_of_spellings(getattr(market.vocabulary, f"{block}_skills"))
+    lists = [getattr(side, f"{block}_skills") for side in (market.applicants, market.jobs)]
+    if ids is not None:
+        lists = [SkillLists.from_rows(ids[skills[row]].tolist() for row in range(len(skills))) for skills in lists]
+    return _SkillShares(*lists)
+
+
+@lru_cache(maxsize=4)
+def _ids_of_spellings(words: tuple[str, ...]) -> NDArray[np.int32] | None:
+    """For each skill the id of its first spelling (``SQL``, ``sql``); ``None`` if each has one spelling."""
+    first: dict[str, int] = {}
+    ids = np.array([first.setdefault(folded(word), place) for place, word in enumerate(words)], dtype=np.int32)
+    return None if len(first) == len(words) else ids
 
 
 @lru_cache(maxsize=16)

@@ -84,7 +84,8 @@ def _drawn(scene: Scene, size: RenderSize) -> _Canvas:
     canvas = _Canvas(RENDER_SIZES[size])
     shared = scene.shared(scene.job) if scene.job is not None else frozenset()
     half = (_HEIGHT - 2 * _MARGIN - _GAP) // 2
-    _profile_card(canvas, _MARGIN, half, "APPLICANT", scene.applicant, shared, now=scene.standing)
+    met = scene.met(scene.job) if scene.job is not None else frozenset()
+    _profile_card(canvas, _MARGIN, half, "APPLICANT", scene.applicant, met, now=scene.standing)
     if scene.job is None:
         _empty_card(canvas, _MARGIN + half + _GAP, half)
     else:

@@ -17,7 +17,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from numpy.typing import NDArray
 
-from jobrec_gym.candidates import AllCandidates, CandidateSampler, make_sampler
+from jobrec_gym.candidates import CandidateSampler, make_sampler
 from jobrec_gym.counter_rng import bounded, hash64, rehash64
 from jobrec_gym.market import LabourMarket, MarketError, MarketSpec, Split, gathered, load_market
 from jobrec_gym.pair_features import PairValues
@@ -164,7 +164,7 @@ class RecommendationProblem:
         n_jobs = len(self.job_ids)
         if isinstance(num_candidates, bool) or not isinstance(num_candidates, (int, np.integer)):
             raise ValueError(f"`num_candidates` must be an integer, got {num_candidates!r}.")
-        if not isinstance(sampler, AllCandidates) and not 1 <= num_candidates <= n_jobs:
+        if not getattr(sampler, "has_own_size", False) and not 1 <= num_candidates <= n_jobs:
             raise ValueError(
                 f"`num_candidates` must be in [1, n_jobs={n_jobs}], got {num_candidates}; n_jobs counts the jobs of "
                 f"`job_split={job_split!r}`: {_sizes(self.market.jobs.held_out)}. Show at most "

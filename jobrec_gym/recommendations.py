@@ -6,19 +6,19 @@ import dataclasses
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.interactions import ObservationForm
+from jobrec_gym.interactions import ObservationForm, check_catalogue
 from jobrec_gym.job_index import EXACT_UP_TO, open_index
 from jobrec_gym.market import BLOCKS, LabourMarket, Profile, row_products
+from jobrec_gym.market.context import folded
 from jobrec_gym.market.keys import find_rows
 from jobrec_gym.near_miss import best_match
 from jobrec_gym.pair_features import PairValues
-from jobrec_gym.prior_sources import SourcedPairValues
+from jobrec_gym.prior_sources import LESS_JOB_MEAN, SourcedPairValues
 
 __all__ = ["Agent", "Recommendation", "recommend", "recommend_each"]
 
@@ -54,8 +54,8 @@ class Recommendation:
         title: Its title, or its occupation if it has no title.
         score: The number by which it is ranked: the agent's value, or the cosine.
         cosine: Similarity of the applicant's and the job's vectors, in [-1, 1].
-        shared: Skills that the job asks for and the applicant has, hard ones first. Neither this list nor ``missing``
-            holds free texts.
+        shared: Skills that the job asks for and the applicant has, whatever their case, hard ones first. Neither this
+            list nor ``missing`` holds free texts.
         missing: Skills that the job asks for and the applicant does not have.
     """
 
@@ -102,7 +102,8 @@ def recommend(
 
     Raises:
         ValueError: For an unknown applicant or job; an ``n`` below 1; an agent that was trained on another catalogue or
-            needs observations that this one does not have; or scores that are not one finite number for each candidate.
+            on means over other people (``"less_job_mean": True``), or needs observations that this one does not have;
+            or scores that are not one finite number for each candidate.
         TypeError: For an object that cannot score.
         ImportError: For more than 50,000 jobs without FAISS.
 
@@ -176,7 +177,7 @@ class _Scorer:
         self._market = market
         self._form = form
         if form.observation == "ids":
-            _check_catalogue(agent, market, form)
+            check_catalogue(agent, market, form.job_fields)
 
     def __call__(self, people: Ids, jobs: Ids) -> NDArray[np.float64]:
         """Scores (b, c) of applicants (b,) and jobs (c,)."""
@@ -245,46 +246,32 @@ def _form(agent: Any, market: LabourMarket, observation: Observed | None) -> Obs
                 f"`prior_sources` must be those of training, {reads['prior_sources']} in the columns "
                 f"{tuple(form.pair_features)}, got {values.described} in {values.names}."
             )
+        _refuse_means_of_others(agent, market, sources)
         form = dataclasses.replace(form, ask_pairs=values)
     elif noise:
         form = dataclasses.replace(form, ask_pairs=PairValues(market, form.pair_features, noise))
     return form
 
 
-def _check_catalogue(agent: Any, market: LabourMarket, form: ObservationForm) -> None:
-    """Checks that an id means the same job in the agent's own table (``agent.action_table.values``) and the market."""
-    known = getattr(getattr(agent, "action_table", None), "values", None)
-    table = market.action_features(form.job_fields)
-    if known is not None and not _is_same(_Identity(known), _Identity(table)):
+def _refuse_means_of_others(agent: Any, market: LabourMarket, sources: Mapping[str, Any]) -> None:
+    """Refuses sources less the means over a market's people, if the agent was trained on the means over other people.
+
+    Whether it was is known only of an agent that holds its environment.
+    """
+    less = {name: source.get(LESS_JOB_MEAN) for name, source in sources.items() if isinstance(source, Mapping)}
+    name = next((name for name, means in less.items() if isinstance(means, (bool, np.bool_)) and means), None)
+    if name is None or getattr(agent, "env", None) is None:
+        return
+    try:
+        people = agent.env.get_attr("market")[0].applicants.vectors
+    except (AttributeError, OSError, EOFError):  # the last two where the environment's process has ended
+        return
+    if people is not market.applicants.vectors and not np.array_equal(people, market.applicants.vectors):
         raise ValueError(
-            f"`agent` looks up ids in a table of {len(known):,} jobs, but this market has another one, of "
-            f"{len(table):,}: load the agent on it, `DynaQ.load(path, env=gym.make('JobRec-v0', market=market, ...))`. "
-            "This works if the market has new jobs at its end."
+            f"`prior_sources[{name!r}]` is less the mean of the job over all applicants of the market, and this market "
+            "has others than that of training, so the agent would read other numbers: recommend to those of training, "
+            f'or train with the means themselves, `"{LESS_JOB_MEAN}": (n_jobs,)`.'
         )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Identity:
-    """A table as the key of a cache: equal to itself alone."""
-
-    table: NDArray[np.floating]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.table is other.table
-
-    def __hash__(self) -> int:
-        return id(self.table)
-
-
-@lru_cache(maxsize=4)
-def _is_same(left: _Identity, right: _Identity) -> bool:
-    """Whether two tables hold the same numbers; kept, so that they are read once."""
-    if left.table.shape != right.table.shape:
-        return False
-    if (left.table.ctypes.data, left.table.strides) == (right.table.ctypes.data, right.table.strides):
-        return True  # the same memory, seen twice
-    starts = range(0, len(left.table), _CHUNK)
-    return all(np.array_equal(left.table[at : at + _CHUNK], right.table[at : at + _CHUNK]) for at in starts)
 
 
 def _retrieved(market: LabourMarket, applicant_id: int, n: int, left_out: Ids) -> Ids:
@@ -310,7 +297,7 @@ def _explained(
 ) -> list[Recommendation]:
     person = market.applicant(applicant_id)
     listed = [block for block in BLOCKS if block not in market.text_blocks]
-    had = {block: frozenset(getattr(person, f"{block}_skills")) for block in listed}
+    had = {block: frozenset(map(folded, getattr(person, f"{block}_skills"))) for block in listed}
     cosines = market.cosine_of(market.applicants.vectors[applicant_id][None].astype(np.float32, copy=False), jobs)
     found = []
     for rank, (job_id, score, cosine) in enumerate(
@@ -318,8 +305,8 @@ def _explained(
     ):
         job = market.job(job_id)
         asked = [(block, skill) for block in listed for skill in getattr(job, f"{block}_skills")]
-        shared = tuple(skill for block, skill in asked if skill in had[block])
-        missing = tuple(skill for block, skill in asked if skill not in had[block])
+        shared = tuple(skill for block, skill in asked if folded(skill) in had[block])
+        missing = tuple(skill for block, skill in asked if folded(skill) not in had[block])
         title = job.title or job.occupation or ""
         found.append(Recommendation(rank, job_id, job.key, title, score, cosine, shared, missing))
     return found

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from jobrec_gym.env import JobRecEnv
-from jobrec_gym.interactions import Interactions, LogError
+from jobrec_gym.interactions import Interactions, LogError, check_catalogue
 from jobrec_gym.off_policy import Policy, action_probabilities
 from jobrec_gym.simulators.base import DECISIONS
 
@@ -40,7 +40,8 @@ def record_interactions(
         The log; ``save`` and ``write_csv`` keep it.
 
     Raises:
-        ValueError: For another environment, ``n`` below 1, a ``seed`` below 0, or an object that is not a policy.
+        ValueError: For another environment, ``n`` below 1, a ``seed`` below 0, an object that is not a policy, or an
+            agent whose ids name other jobs than those of the environment's market.
         LogError: If there was no answer at all.
 
     Example:
@@ -55,6 +56,9 @@ def record_interactions(
     for name, value, least in (("n", n, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
             raise ValueError(f"`{name}` must be at least {least} and a whole number, got {value!r:.40}.")
+    entries: Any = base.observation_space
+    if len(entries["candidates"].shape) == 1:
+        check_catalogue(policy, base.market, base.job_fields, "policy")
     n, seed = int(n), int(seed)  # Gymnasium takes no numbers of numpy
     rng = np.random.default_rng(seed)
     rows: dict[str, list[Any]] = {

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.market import SENIORITY_LEVELS, ContextValue, LabourMarket, Profile
+from jobrec_gym.market import BLOCKS, SENIORITY_LEVELS, ContextValue, LabourMarket, Profile
+from jobrec_gym.market.context import folded
 from jobrec_gym.shown_text import as_text
 
 __all__ = ["PAID_FOR", "Scene", "context_in_words", "headline", "render_text", "standing"]
@@ -74,10 +75,20 @@ class Scene:
         return first[: n_rows - len(recommended)] + recommended
 
     def shared(self, profile: Profile) -> frozenset[str]:
-        """Skills that both the applicant and a job have; hard and soft ones are compared separately."""
-        applicant = self.applicant
-        hard = set(applicant.hard_skills) & set(profile.hard_skills)
-        return frozenset(hard | (set(applicant.soft_skills) & set(profile.soft_skills)))
+        """A job's skills that the applicant has, whatever their case; hard and soft ones are compared separately."""
+        return _common(profile, self.applicant)
+
+    def met(self, profile: Profile) -> frozenset[str]:
+        """The same skills as the applicant spells them."""
+        return _common(self.applicant, profile)
+
+
+def _common(spelt_by: Profile, other: Profile) -> frozenset[str]:
+    """Skills of one profile that another one has too."""
+    had = {block: set(map(folded, getattr(other, f"{block}_skills"))) for block in BLOCKS}
+    return frozenset(
+        skill for block in BLOCKS for skill in getattr(spelt_by, f"{block}_skills") if folded(skill) in had[block]
+    )
 
 
 def render_text(scene: Scene, colours: bool = False, width: int | None = None) -> str:
@@ -94,7 +105,7 @@ def render_text(scene: Scene, colours: bool = False, width: int | None = None) -
     paint = _painter(colours)
     applicant, job = scene.applicant, scene.job
     shared = scene.shared(job) if job is not None else frozenset()
-    green = {as_text(skill) for skill in shared}
+    green = {as_text(skill) for skill in (shared | scene.met(job) if job is not None else shared)}
 
     def listed(label: str, skills: Sequence[str]) -> str:
         words = [f"{as_text(skill)}," for skill in skills[:_SHOWN_SKILLS]]

@@ -168,8 +168,19 @@ class OracleRecommender(Recommender):
             )
 
     def q_values(self, obs: Obs) -> NDArray[np.float64]:
-        """Expected rewards."""
-        applicants = np.array([self._applicant_ids[_key(vector)] for vector in self._applicants(obs)])
+        """Expected rewards.
+
+        Raises:
+            ValueError: For an applicant whom the market of the environment does not have.
+        """
+        keys = [_key(vector) for vector in self._applicants(obs)]
+        if not self._applicant_ids.keys() >= set(keys):
+            raise ValueError(
+                f"`obs` shows an applicant whom market {self._market.name!r} of the environment does not have, and the "
+                "oracle knows the truth of its own applicants alone: where people are held out of the market, as in "
+                "experiments.replay, leave it out."
+            )
+        applicants = np.array([self._applicant_ids[key] for key in keys])
         return self._truth.expected_reward(applicants[:, None], self._job_ids(obs))
 
 

@@ -18,7 +18,7 @@ from experiments.pages.sections import all_sections
 from experiments.pages.verdicts import headline_of
 from experiments.pages.wording import agent_in_words, command_of, over_seeds, task_in_words
 from experiments.runs.folders import HOW_KEYS, Run, flat_config, write_text
-from experiments.runs.grouping import group_runs, like_with_like, newest
+from experiments.runs.grouping import group_runs, like_with_like, newest, repeats_in_words
 from jobrec_gym.shown_text import without_commands
 
 __all__ = ["write_report"]
@@ -123,7 +123,7 @@ def write_report(
         template.render(
             title=title
             or "Job recommendation: " + (", ".join(groups) if len(groups) <= 3 else f"{len(groups)} agents"),
-            left_out=[words for words in (unfinished, _repeated(repeats)) if words],
+            left_out=[words for words in (unfinished, repeats_in_words(repeats)) if words],
             tasks=list(
                 dict.fromkeys(
                     task_in_words(over_seeds(members), members[0].summary["market"]) for members in groups.values()
@@ -166,15 +166,6 @@ def _drawn(data: ReportData, sections: Sequence[Section[Any]]) -> list[tuple[Sec
 def _seed(run: Run) -> int:
     seed: int = run.summary["seed"]
     return seed
-
-
-def _repeated(repeats: Sequence[Run]) -> str:
-    if not repeats:
-        return ""
-    folders = ", ".join(str(run.folder) for run in repeats)
-    what = "1 older run" if len(repeats) == 1 else f"{len(repeats)} older runs"
-    verb = "is" if len(repeats) == 1 else "are"
-    return f"{what} of equal config, seed and commit {verb} left out: {folders}"
 
 
 def _breakable(cell: str) -> Markup:

@@ -172,22 +172,33 @@ def curves(
 
 
 def lorenz_curves(
-    folder: Path, name: str, title: str, caption: str, shares: Mapping[str, NDArray[np.float64]]
+    folder: Path,
+    name: str,
+    title: str,
+    caption: str,
+    shares: Mapping[str, NDArray[np.float64]],
+    groups: Sequence[str],
 ) -> Figure | None:
-    """Draws Lorenz curves: the share of all recommendations that the least recommended jobs get, for each group."""
+    """Draws Lorenz curves: the share of all recommendations that the least recommended jobs get.
+
+    Args:
+        folder: Folder of the files.
+        name: Name of the files.
+        title: Text above the picture.
+        caption: Text below the picture.
+        shares: The curve of each group, and of references, by label.
+        groups: The labels of all groups, whose order sets their colours.
+    """
     if not shares:
         return None
     with plt.rc_context(_STYLE):
         figure, axes = _page(len(shares) + 1)
-        number = 0
         for label, curve in shares.items():
             at = np.linspace(0, 100, len(curve))
-            if label in REFERENCE_COLOURS:
+            if label in groups:
+                axes.plot(at, 100 * curve, label=label, markevery=4, **group_style(groups.index(label)))
+            else:
                 axes.plot(at, 100 * curve, label=label, color=REFERENCE_COLOURS[label], linestyle="--", linewidth=1.2)
-                continue
-            style = group_style(number)
-            axes.plot(at, 100 * curve, label=label, markevery=4, **style)
-            number += 1
         axes.plot((0, 100), (0, 100), color="#b8bec6", linewidth=1, label="all jobs equally")
         axes.set_xlabel("jobs, least recommended first (%)")
         axes.set_ylabel("share of recommendations (%)")
@@ -203,6 +214,7 @@ def families(
     ranges: Mapping[str, tuple[float, float]],
     agents: Mapping[str, Mapping[str, Spread | None]],
     cosine: Mapping[str, float],
+    groups: Sequence[str],
 ) -> Figure | None:
     """Draws a bar for each family of applicants, from a random choice to the best one, and the agents' rewards.
 
@@ -214,6 +226,7 @@ def families(
         ranges: Mean rewards of a random and of the best choice for each family, from top to bottom.
         agents: Mean rewards of each agent, by family.
         cosine: Mean reward of the highest cosine, by family.
+        groups: The labels of all groups, whose order sets their colours.
     """
     if not ranges:
         return None
@@ -223,7 +236,7 @@ def families(
         low, high = np.array(list(ranges.values())).T
         axes.hlines(rows, low, high, color="#cfd5dd", linewidth=5, zorder=1)
         for number, (label, by_family) in enumerate(agents.items()):
-            style = group_style(number)
+            style = group_style(groups.index(label))
             values = [entry[0] if (entry := by_family.get(family)) else np.nan for family in ranges]
             # Slightly apart, so that equal agents can be seen.
             at = rows + min(0.16, 0.7 / len(agents)) * (number - (len(agents) - 1) / 2)
@@ -246,6 +259,7 @@ def level_paths(
     caption: str,
     paths: Mapping[str, tuple[Sequence[int], bool]],
     behind: Collection[str] = (),
+    groups: Sequence[str] = (),
 ) -> Figure | None:
     """Draws the levels of one applicant over the steps of an episode, under several policies.
 
@@ -257,6 +271,8 @@ def level_paths(
         paths: For each policy the level at first and after each step, and whether the applicant left at the end, which
             a cross marks. References are dashed in their colours.
         behind: Names of policies that are drawn grey and dotted.
+        groups: The labels of all groups of a report, whose order sets their colours. A group that is called like a
+            reference is drawn as a group.
     """
     if not paths:
         return None
@@ -266,10 +282,10 @@ def level_paths(
         for place, (label, (levels, left)) in enumerate(paths.items()):
             if label in behind:
                 colour, dashes, width = "#8a929c", ":", 1.4
-            elif label in REFERENCE_COLOURS:
+            elif label in REFERENCE_COLOURS and label not in groups:
                 colour, dashes, width = REFERENCE_COLOURS[label], "--", 1.2
             else:
-                style = group_style(number)
+                style = group_style(groups.index(label) if label in groups else number)
                 colour, dashes, width = style["color"], style["linestyle"], style["linewidth"]
                 number += 1
             # Slightly apart, so that equal paths can be seen.
@@ -333,12 +349,17 @@ def _legend(figure: Canvas, axes: Axes, n_labels: int) -> None:
 
 
 def _limits(lines: Sequence[Line], wanted: Sequence[float], allowed: tuple[float, float] | None) -> tuple[float, float]:
-    """Limits of an axis: the range of what is drawn with a margin, cut to what is allowed."""
+    """Limits of an axis: the range of what is drawn with a margin, cut to what is allowed.
+
+    If nothing that is drawn is within what is allowed, the axis shows all that is allowed.
+    """
     low = min([*(float(np.nanmin(line.low)) for line in lines), *wanted])
     high = max([*(float(np.nanmax(line.high)) for line in lines), *wanted])
     air = 0.08 * (high - low) or 0.05 * max(abs(high), 0.1)
     low, high = low - air, high + air
-    return (max(low, allowed[0]), min(high, allowed[1])) if allowed else (low, high)
+    if allowed is None:
+        return low, high
+    return (max(low, allowed[0]), min(high, allowed[1])) if low < allowed[1] and high > allowed[0] else allowed
 
 
 def _draw_levels(axes: Axes, levels: Mapping[str, float]) -> None:

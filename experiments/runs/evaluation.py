@@ -346,7 +346,7 @@ class HeldOutEvaluation:
     def _choices(self, model: Any) -> Ids:
         """The agent's choices on the pairs, (n,)."""
         if hasattr(model, "q_values"):
-            return self._of_all(model.q_values).argmax(axis=1)
+            return ranks_of(self._of_all(model.q_values)).argmax(axis=1)
         return self._of_all(lambda obs: model.predict(obs, deterministic=True)[0])
 
     def _of_all(self, answer: Callable[[Obs], NDArray[Any]]) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.runs.folders import HOW_KEYS, Run, flat_config
 
-__all__ = ["Comparison", "group_runs", "like_with_like", "mark_of", "name_of", "newest"]
+__all__ = ["Comparison", "group_runs", "like_with_like", "mark_of", "name_of", "newest", "repeats_in_words"]
 
 References = Mapping[str, Mapping[str, float | None]]
 
@@ -135,6 +135,16 @@ def newest(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     return [run for run in runs if run in kept.values()], repeats
 
 
+def repeats_in_words(repeats: Sequence[Run]) -> str:
+    """A sentence about the repeats that :func:`newest` found; empty if there are none."""
+    if not repeats:
+        return ""
+    folders = ", ".join(str(run.folder) for run in repeats)
+    what = "1 older run" if len(repeats) == 1 else f"{len(repeats)} older runs"
+    verb = "is" if len(repeats) == 1 else "are"
+    return f"{what} of equal config, seed and commit {verb} left out: {folders}"
+
+
 def name_of(run: Run) -> str:
     """The name that a run was given by ``name=``; empty if none."""
     return str(run.config.get("name") or "")
@@ -151,13 +161,12 @@ def _tasks(parts: Sequence[Mapping[str, Sequence[Run]]]) -> list[str]:
         return [", ".join(sorted(each - common)) for each in overrides]
     flat = [flat_config(_without_seeds(_firsts(part)[0].config)) for part in parts]
     differ = sorted(
-        key for key in flat[0] if _is_of_the_task(key) and len({repr(config.get(key)) for config in flat}) > 1
+        key
+        for key in {key for config in flat for key in config}
+        if _is_of_the_task(key) and len({repr(config.get(key)) for config in flat}) > 1
     )
-    return [
-        ", ".join(f"{key}={config[key]}" for key in differ[:_MOST_ENTRIES] if key in config)
-        + (", ..." if len(differ) > _MOST_ENTRIES else "")
-        for config in flat
-    ]
+    entries = [[f"{key}={config[key]}" for key in differ if key in config] for config in flat]
+    return [", ".join(own[:_MOST_ENTRIES]) + (", ..." if len(own) > _MOST_ENTRIES else "") for own in entries]
 
 
 def _firsts(part: Mapping[str, Sequence[Run]]) -> list[Run]:

@@ -30,6 +30,7 @@ from jobrec_gym.loaders.reading import kind_of
 from jobrec_gym.market import Population, Split
 from jobrec_gym.market.context import Side
 from jobrec_gym.market.verified import array_digest
+from jobrec_gym.prior_sources import LESS_JOB_MEAN, SourcedPairValues
 from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import whole_file
 
@@ -47,7 +48,7 @@ _WRITTEN = 100
 """People whose lists are written together. A kill loses the lists of at most this many."""
 _PART = ".part"
 _PART_FORMAT = "jobrec-ranked/1"
-_SHOWN = ("observation", "job_fields", "pair_features", "pair_noise")
+_SHOWN = ("observation", "job_fields", "pair_noise", "prior_sources")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ def ranking_of_run(
         trust: See :func:`~experiments.runs.saved.load_run`.
 
     Raises:
-        RunError: If the run is not trusted, if there is not exactly one run, or if its agent gives jobs no scores.
+        RunError: If the run is not trusted, if there is not exactly one run, or if its agent gives jobs no scores or
+            reads the answers of a live language model.
         ValueError: If the agent reads other fields of jobs than the market has.
     """
     if agent not in (None, "cosine"):
@@ -114,6 +116,13 @@ def ranking_of_run(
             "take a run of algo=dynaq_plus, say, or agent=cosine."
         )
     shown = {key: setup.env_options[key] for key in _SHOWN if key in setup.env_options}
+    shown["pair_features"] = list(setup.env.unwrapped.pair_feature_names)  # with those of `prior_sources`
+    if SourcedPairValues(setup.market, (), 0.0, shown.get("prior_sources") or {}).is_live:
+        raise RunError(
+            f"`run`: the agent of {run.folder} reads what a live language model says of each pair "
+            "(`env.prior_sources`), and would ask it about every job for every person: take a run whose source is a "
+            "recording, or agent=cosine."
+        )
     made_by = hashlib.sha256(run.file(MODEL).read_bytes()).hexdigest()
     return Ranking(setup.market, model, shown, made_by)
 
@@ -150,7 +159,8 @@ def rank_people(
 
     Raises:
         RunError: If the ending is unknown, the split is empty, ``out`` is the file of people itself or a folder, or
-            another process writes the same file.
+            another process writes the same file. Also if the agent reads numbers that are means over the people of the
+            market (``less_job_mean: true``) and ``applicants`` gives others.
         ValueError: If the file of people is wrong, and as in :func:`jobrec_gym.recommend`.
     """
     out = Path(out)
@@ -163,6 +173,7 @@ def rank_people(
         n_people, people_of = len(rows), lambda start, stop: (market, rows[start:stop])
         source: tuple[str, str] = _digest_of(market, "applicants"), split
     else:
+        _refuse_means_over_people(ranking)
         people = kind_of(applicants)[1]
         if out.exists() and people.exists() and out.samefile(people):
             raise RunError(f"`out` is the file of people, {out}: give it another name.")
@@ -191,6 +202,17 @@ def rank_people(
         write(out, _rows(part.read()))
         part.remove()
     return n_people
+
+
+def _refuse_means_over_people(ranking: Ranking) -> None:
+    shown = ranking.observation if isinstance(ranking.observation, Mapping) else {}
+    for name, source in (shown.get("prior_sources") or {}).items():
+        if isinstance(source, Mapping) and source.get(LESS_JOB_MEAN) is True:
+            raise RunError(
+                f"`applicants`: the agent reads `{name}` less the job's mean over the market's applicants "
+                f"(`env.prior_sources`), and a file of other people has other means. Rank the market's own (without "
+                f"applicants=), or train with the means themselves, {LESS_JOB_MEAN}: [...]."
+            )
 
 
 class _Part:

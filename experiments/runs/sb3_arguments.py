@@ -12,6 +12,8 @@ from experiments.runs.numbers import is_number
 __all__ = ["as_sb3_wants", "require_sb3_arguments"]
 
 _SB3 = ("stable_baselines3.", "sb3_contrib.", "experiments.learners.flat_dqn.")
+_AS_IN_SB3 = (*_SB3, "dynaq_algo.")
+"""Packages of learners that take an argument in the form that Stable-Baselines3 wants; ours check it themselves."""
 
 _COUNTS = {
     **dict.fromkeys(("buffer_size", "batch_size", "n_steps", "n_epochs", "target_update_interval"), 1),
@@ -46,7 +48,7 @@ def require_sb3_arguments(place: str, entry: Mapping[str, Any]) -> None:
     Raises:
         RunError: For the first wrong argument.
     """
-    if not _is_sb3(entry):
+    if not _is_of(_SB3, entry):
         return
     for name, value in entry.items():
         if isinstance(value, Mapping) or (value is None and name in _OPTIONAL):
@@ -58,17 +60,19 @@ def require_sb3_arguments(place: str, entry: Mapping[str, Any]) -> None:
 
 
 def as_sb3_wants(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a learner that Stable-Baselines3 takes only as tuples, which no config has; empty if there are none.
+    """Arguments of a learner that it takes only as tuples, as Stable-Baselines3 does; empty if there are none.
+
+    No config has tuples.
 
     Args:
         entry: The entry, with ``_target_`` and arguments.
     """
     several = entry.get("train_freq")
-    return {"train_freq": tuple(several)} if _is_sb3(entry) and isinstance(several, list) else {}
+    return {"train_freq": tuple(several)} if _is_of(_AS_IN_SB3, entry) and isinstance(several, list) else {}
 
 
-def _is_sb3(entry: Mapping[str, Any]) -> bool:
-    return str(entry.get("_target_", "")).startswith(_SB3)
+def _is_of(packages: tuple[str, ...], entry: Mapping[str, Any]) -> bool:
+    return str(entry.get("_target_", "")).startswith(packages)
 
 
 def _must(name: str, value: Any) -> str:

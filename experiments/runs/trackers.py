@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import os
 import re
 import time
 import uuid
@@ -20,6 +22,8 @@ __all__ = ["MLflow", "Tracker", "WeightsAndBiases"]
 
 _WANDB_ID = "wandb_id.txt"
 """File in a run's folder with its id in Weights & Biases."""
+_FOLDER_MARK = "folder_sha256"
+"""Tag of a run in MLflow by which its folder is looked up."""
 _MOST_LETTERS = 6_000
 """Longest value of a parameter, in letters. MLflow refuses longer ones."""
 
@@ -94,7 +98,7 @@ class MLflow:
         self.experiment = experiment
 
     def begin(self, folder: Path, config: Mapping[str, Any], name: str, resumed: bool) -> KVWriter:
-        """Opens a run. A run that continues is found by its folder.
+        """Opens a run. A run that continues is found by its folder, whether it was stopped or killed.
 
         If the run is a new one, what a killed run left open in the same folder is closed first.
 
@@ -108,14 +112,17 @@ class MLflow:
         experiment = client.get_experiment_by_name(self.experiment)
         place = client.create_experiment(self.experiment) if experiment is None else experiment.experiment_id
         where = str(folder.resolve())
-        # Compared here: a filter of MLflow cannot hold every path.
-        running = client.search_runs([place], "attributes.status = 'RUNNING'")
-        open_runs = [run for run in running if run.data.tags.get("folder") == where]
-        if resumed and open_runs:
-            return _MLflowWriter(mlflow, client, open_runs[0].info.run_id)
-        for left in open_runs:
-            client.set_terminated(left.info.run_id, status="KILLED")
-        run_id = client.create_run(place, run_name=name, tags={"folder": where}).info.run_id
+        # A filter of MLflow cannot hold every path.
+        mark = hashlib.sha256(os.fsencode(where)).hexdigest()
+        known = client.search_runs([place], f"tags.{_FOLDER_MARK} = '{mark}'", order_by=["attributes.start_time DESC"])
+        if resumed and known:
+            run_id = known[0].info.run_id
+            client.update_run(run_id, status="RUNNING")
+            return _MLflowWriter(mlflow, client, run_id)
+        for left in known:
+            if left.info.status == "RUNNING":
+                client.set_terminated(left.info.run_id, status="KILLED")
+        run_id = client.create_run(place, run_name=name, tags={"folder": where, _FOLDER_MARK: mark}).info.run_id
         for key, value in config.items():
             client.log_param(run_id, _as_mlflow(key), str(value)[:_MOST_LETTERS])
         return _MLflowWriter(mlflow, client, run_id)

@@ -13,6 +13,7 @@ from experiments.runs.command import command
 from experiments.runs.folders import RunError, write_json
 from experiments.runs.progress import tracked
 from experiments.runs.tables import format_table
+from jobrec_gym import ObservationForm
 
 if TYPE_CHECKING:
     from experiments.studies.relearning import Relearned
@@ -115,15 +116,9 @@ def _predicted(
     trained: Relearned, applicants: NDArray[np.int64], jobs: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and spread (n,) of the rewards of pairs. To the agent, the job of a pair stands in all k places of a set."""
-    model, market = trained.model, trained.setup.market
-    k = model.policy.layout.n_candidates
-    shown = np.repeat(jobs[:, None], k, axis=1)
-    obs = {
-        "applicant": market.applicants.vectors[applicants].astype(np.float32),
-        "candidates": shown if model.policy.layout.uses_ids else market.jobs.vectors[shown],
-    }
-    if model.policy.layout.n_pairs:
-        obs["pairs"] = trained.setup.env.unwrapped.pair_features(applicants[:, None], shown)
+    model, setup = trained.model, trained.setup
+    shown = np.repeat(jobs[:, None], model.policy.layout.n_candidates, axis=1)
+    obs = ObservationForm.of(setup.env)(setup.market, applicants, shown)
     return model.predict_reward(obs)[:, 0].astype(np.float64), model.reward_spread(obs)[:, 0].astype(np.float64)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from itertools import groupby
@@ -247,12 +248,24 @@ def _command_of(whole: str, setting: str, learner: str) -> str:
     own = f"only_in.{setting}="  # it may let a learner in that the preset leaves out
     words = [
         f"{own}[{learner}]" if word.startswith(own) else word
-        for word in whole.split()
+        for word in _words_of(whole)
         if word.startswith(own) or not word.startswith(of_many)
     ]
     if setting != "onet":  # the only one whose market is not shipped
         words = [word for word in words if not word.startswith("path=")]
-    return " ".join([*words, f"learners=[{learner}]", f"settings=[{setting}]"])
+    typed = [shlex.quote(word) if " " in word else word for word in words]
+    return " ".join([*typed, f"learners=[{learner}]", f"settings=[{setting}]"])
+
+
+def _words_of(command: str) -> list[str]:
+    """The arguments of a command. Within brackets an argument may have spaces, as in ``learners=[a, b]``."""
+    words: list[str] = []
+    for part in command.split():
+        if words and sum(map(words[-1].count, "[{(")) > sum(map(words[-1].count, "]})")):
+            words[-1] += f" {part}"
+        else:
+            words.append(part)
+    return words
 
 
 def _in_short(seeds: Sequence[int]) -> str:

@@ -34,36 +34,44 @@ __all__ = [
     "compose_on_log",
     "folds_of",
     "form_of",
+    "pairs_of",
     "replay_learner",
     "replay_scores",
 ]
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
+PairNames = str | Sequence[str]
 
 _FOLD, _SCORED = 1, 2
 _EPISODE = 10
 
 
-def compose_on_log(name: str, pair_features: Sequence[str], *overrides: str) -> DictConfig:
+def compose_on_log(name: str, pair_features: PairNames, *overrides: str) -> DictConfig:
     """The config of a learner that learns from a log, from all people and jobs.
 
     It works only while Hydra is initialised with the folder ``conf``.
 
     Args:
         name: The learner's name in ``conf/learner``.
-        pair_features: Pair features to show; if empty, those of the learner's own config.
+        pair_features: Pair features to show, or ``"all"``; if empty, those of the learner's own config.
         overrides: Further overrides of ``experiments.train``.
     """
-    pairs = [f"env.pair_features=[{','.join(pair_features)}]"] if pair_features else []
+    named = pair_features if isinstance(pair_features, str) else f"[{','.join(pair_features)}]"
+    pairs = [f"env.pair_features={named}"] if pair_features else []
     of_all = ["env.split=all", "env.job_split=all"]
     return compose("train", [*read_learner(name).overrides_on_logs, *of_all, *pairs, *overrides])
 
 
 def form_of(shown: Mapping[str, Any]) -> ObservationForm:
     """The form in which environments with the entries ``env`` of a resolved config show a decision."""
-    fields, pairs = tuple(shown["job_fields"]), tuple(shown["pair_features"])
+    fields, pairs = tuple(shown["job_fields"]), pairs_of(shown["pair_features"])
     return ObservationForm(shown["observation"], fields, pairs, shown["mask_in_observation"])
+
+
+def pairs_of(pair_features: PairNames) -> PairNames:
+    """Names of pair features as an :class:`~jobrec_gym.ObservationForm` takes them; ``"all"`` stays as it is."""
+    return pair_features if isinstance(pair_features, str) else tuple(pair_features)
 
 
 class AnsweredCandidates:

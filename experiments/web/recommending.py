@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym import LabourMarket, Recommendation, recommend
 from jobrec_gym.interactions import ObservationForm
+from jobrec_gym.market.context import folded
 from jobrec_gym.simulators.base import decision_rewards
 
 __all__ = ["Change", "Learner", "Moved", "Recommender"]
@@ -187,7 +188,7 @@ class Recommender:
     def _moved(self, job_id: int, place: int, before: Values) -> Moved:
         other = int(self.jobs[place])
         asked, answered = self.market.job(other), self.market.job(job_id)
-        had = {*answered.hard_skills, *answered.soft_skills}
-        shared = tuple(skill for skill in (*asked.hard_skills, *asked.soft_skills) if skill in had)
+        had = {folded(skill) for skill in (*answered.hard_skills, *answered.soft_skills)}
+        shared = tuple(skill for skill in (*asked.hard_skills, *asked.soft_skills) if folded(skill) in had)
         vectors = self.market.jobs.vectors[[job_id, other]].astype(np.float64)
         return Moved(other, float(before[place]), float(self.mean[place]), shared, float(vectors[0] @ vectors[1]))

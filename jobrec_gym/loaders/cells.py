@@ -559,7 +559,8 @@ def _doubt_of_letters(column: str, seen: _SeenTexts) -> str | None:
         return None
     return (
         f"{seen.broken:,} cells of column {column!r} seem to be decoded wrongly, such as {seen.example!r:.60}: say "
-        "another `encoding`, or leave it out if you gave one. If the file itself has these letters, save it anew."
+        "another `encoding`, or leave it out if you gave one; if only one of two files has it, say "
+        "`encoding={'jobs': 'cp1252'}`. If the file itself has these letters, save it anew."
     )
 
 

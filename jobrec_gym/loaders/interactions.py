@@ -34,8 +34,19 @@ LOG_FIELDS = ("applicant", "job", "decision", "reward", "time", "posted", "shown
 OnBad = Literal["raise", "skip"]
 Ids = Literal["key", "row"]
 _NAMED = 3  # how many bad rows of each kind a message names
+_WORDS = 8  # how many unknown decisions a message names
 
 _UNKNOWN_DECISION = "unknown decision"
+_TWICE = "twice the same"
+_WAYS_OUT = {
+    "reward that is no finite number": " A reward is a number with a decimal point; words are decisions, "
+    "`columns={'decision': ...}, decisions={'yes': 'click', 'no': 'ignore'}`.",
+    "no time": " A time is a number, or a date such as 2026-06-01T08:00 (ISO 8601).",
+    "propensity outside of (0, 1]": " A propensity is a share with a decimal point, such as 0.25.",
+    "unknown job among those shown": " The market must have all jobs that were shown, also expired ones; learning "
+    "needs no `shown`.",
+}
+"""What to do about some kinds of bad rows."""
 _YES_OR_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
@@ -151,10 +162,13 @@ class _BadRows:
     n: dict[str, int] = field(default_factory=dict)
     first: dict[str, list[str]] = field(default_factory=dict)
     cells: dict[str, Any] = field(default_factory=dict)  # the first cell of each kind
+    words: dict[str, None] = field(default_factory=dict)  # the unknown decisions, each once
 
     def add(self, kind: str, row: int, cell: Any) -> None:
         self.n[kind] = self.n.get(kind, 0) + 1
         self.cells.setdefault(kind, cell)
+        if kind == _UNKNOWN_DECISION:
+            self.words.setdefault(str(cell).strip())
         named = self.first.setdefault(kind, [])
         if len(named) < _NAMED:
             named.append(f"row {row} ({cell!r:.60})")
@@ -255,9 +269,7 @@ def _read(
             row = row_of(cells)
             same = (row.applicant, row.job, row.time) if "time" in names else (*_parts(row), str(cells.get("posted")))
             if same in seen:
-                raise _BadCell(
-                    "twice the same", f"{market.applicants.keys[row.applicant]}, {market.jobs.keys[row.job]}"
-                )
+                raise _BadCell(_TWICE, f"{market.applicants.keys[row.applicant]}, {market.jobs.keys[row.job]}")
             seen.add(same)
             rows.append(row)
             times = [cells.get(names[name]) for name in ("time", "posted") if name in names]
@@ -268,14 +280,22 @@ def _read(
     if bad.n:
         n = sum(bad.n.values())
         found = f"{table.file}: {n:,} of {len(table.rows):,} rows are impossible: {bad.text()}."
+        if _TWICE in bad.n:
+            found += (
+                " A row is one recommendation with its last answer: if rows are events (shown, clicked, applied), keep "
+                "the last event of each recommendation."
+            )
         if on_bad == "raise" or not rows:
             hint = ""
             if any(kind.startswith(("unknown person", "unknown job")) for kind in bad.n) and ids == "key":
                 hint = (
                     " People and jobs are looked up by the market's keys; where they are row numbers say `ids='row'`."
                 )
+                hint += _lost_zeros(bad.cells.get("unknown person"), market.applicants)
+                hint += _lost_zeros(bad.cells.get("unknown job"), market.jobs)
             if _UNKNOWN_DECISION in bad.n:
                 hint += f" Decisions are {', '.join(DECISIONS)}; say what other words mean, {_mapping(bad)}."
+            hint += "".join(way for kind, way in _WAYS_OUT.items() if kind in bad.n)
             way_out = " `on_bad='skip'` leaves them out." if rows else " No row is left."
             raise LogError(f"{found}{hint}{way_out}")
         logger.warning("%s They were left out.", found)
@@ -316,11 +336,26 @@ def _with_split(log: Interactions, held_out: NDArray[np.bool_]) -> Interactions:
     )
 
 
+def _lost_zeros(cell: Any, population: Population) -> str:
+    """The hint on a key that is unknown because a spreadsheet dropped the zeros before it; else nothing."""
+    text = str(cell).strip()
+    number = text.lstrip("0")
+    if not number.isdecimal():
+        return ""
+    meant = next((key for key in population.keys.tolist() if key != text and key.lstrip("0") == number), None)
+    if meant is None:
+        return ""
+    return f" The market has {meant!r}, not {text!r}: a spreadsheet may have dropped zeros; write ids alike in both."
+
+
 def _mapping(bad: _BadRows) -> str:
-    """An example of ``decisions=`` with a word of the log."""
-    word = str(bad.cells[_UNKNOWN_DECISION]).strip()
-    near = best_match(word, DECISIONS)
-    return f"`decisions={{{word!r:.40}: {near or 'apply'!r}}}`"
+    """An example of ``decisions=`` with words of the log."""
+    named = []
+    for word in list(bad.words)[:_WORDS]:
+        near = best_match(word, DECISIONS)
+        named.append(f"{word!r:.40}: {repr(near) if near else '...'}")
+    more = ", ..." if len(bad.words) > _WORDS else ""
+    return f"`decisions={{{', '.join(named)}{more}}}`"
 
 
 def _columns_of(table: Table, columns: Mapping[str, str]) -> dict[str, str]:

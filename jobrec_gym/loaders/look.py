@@ -94,6 +94,12 @@ _CONTEXT: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "remote": ("flag", ("remote", "is_remote", "remote_allowed", "work_from_home", "remote_work", "telework")),
     "languages": ("set", ("languages", "language", "spoken_languages", "required_languages")),
 }
+_UNITS = (
+    *("salary_frequency", "pay_period", "salary_period", "salary_unit", "pay_frequency", "salary_type", "pay_unit"),
+    *("wage_unit", "pay_type", "salary_interval", "unit_of_pay"),
+)
+"""Usual names of the column that says what a salary is paid for: an hour, a month, a year."""
+_YEARLY = ("annual_salary", "normalized_salary")
 _SEPARATORS = (";", ",", "|", "\n", "•", "、", "；")  # noqa: RUF001
 _SAMPLE = 500
 _LONGEST = 8  # words of a skill; a longer part of a cell is part of a sentence
@@ -277,10 +283,23 @@ def _side(kind: str, path: str) -> _Side:
     }
     if kind in ("json-resume", "job-posting"):
         return side
+    side.notes += _doubt_of_units(side, table)
     if "family" in side.columns and "occupation" not in side.columns:
         side.columns["occupation"] = side.columns.pop("family")
     _find_skills(side, table)
     return side
+
+
+def _doubt_of_units(side: _Side, table: Table) -> list[str]:
+    """The note on a column of salaries if another column says that not all are for the same time."""
+    salary, unit = side.context.get("salary"), find_columns(table.header, {"unit": _UNITS}).get("unit")
+    if salary is None or unit is None or _plain(salary) in _YEARLY:
+        return []
+    found = sorted({str(row.get(unit)).strip() for _, row in table.rows if not is_nothing(row.get(unit))})
+    if len(found) < 2:
+        return []
+    named = f"{', '.join(map(repr, found[:4]))}{', ...' if len(found) > 4 else ''}"
+    return [f"{salary!r} is not for the same time in all rows, {unit!r} says {named}: turn it into yearly pay first"]
 
 
 def _find_skills(side: _Side, table: Table) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, make_encoder
 from jobrec_gym.loaders.assembly import Record, assemble_market, check_records
 from jobrec_gym.loaders.cells import CellRules
-from jobrec_gym.loaders.reading import Table, read_table
-from jobrec_gym.loaders.tables import FIELDS, records_of
+from jobrec_gym.loaders.reading import Reading, Table, read_table
+from jobrec_gym.loaders.tables import FIELDS, check_on_empty, records_of, with_skills
 from jobrec_gym.market import (
     BLOCKS,
     ContextField,
@@ -29,6 +30,8 @@ from jobrec_gym.market import (
 from jobrec_gym.market.context import Context, context_fields
 
 __all__ = ["Newcomers", "newcomers_of"]
+
+logger = logging.getLogger(__name__)
 
 _LIKE = 0.995
 """A job's vector, made anew from its skills, counts as the market's own vector if their cosine is above this. With
@@ -91,7 +94,9 @@ def newcomers_of(
     """
     reading = {**_as_loaded(market), **{name: value for name, value in options.items() if value is not None}}
     encoder = _encoder(reading["encoder"], reading["cache_dir"])
-    table = _table(rows)
+    on_empty = reading.get("on_empty", "raise")
+    check_on_empty(on_empty)
+    table = _table(rows, Reading(reading.get("delimiter"), reading.get("encoding")))
     if not table.rows:
         raise MarketError(f"{table.file}: there is nobody; give at least one row.")
     rules = CellRules(*(reading[name] for name in ("skill_separator", "null_values", "seniority_values", "decimal")))
@@ -101,8 +106,23 @@ def newcomers_of(
     records = records_of(
         table, "applicants", reading["columns"], reading["text_columns"], rules, fields=fields, context=context
     )
+    if table is not rows and isinstance(rows, str | os.PathLike):
+        _tell_what_is_unknown(market, table.file, context)
+    records = with_skills(table.file, "applicants", records, on_empty, [])
     check_records(table.file, "applicants", records)
     return Newcomers(market, table.file, records, encoder)
+
+
+def _tell_what_is_unknown(market: LabourMarket, file: str, context: Mapping[str, ContextField]) -> None:
+    """Logs which fields of the market's context a file of people does not have, because nothing else would show it."""
+    missing = [name for name, table in market.context.items() if table.shown and name not in context]
+    if missing:
+        kind = market.context[missing[0]].kind
+        logger.warning(
+            "%s has no column %s, which the jobs have, so it is unknown for all these people. If columns of other "
+            "names hold it, say `context={%r: (%r, 'their column', %r)}`.",
+            *(file, " and no column ".join(map(repr, missing)), missing[0], kind, missing[0]),
+        )
 
 
 def _as_loaded(market: LabourMarket) -> dict[str, Any]:
@@ -160,11 +180,11 @@ def _kept_encoder(encoder: str, cache_dir: str | bool | None) -> Encoder:
     return make_encoder(encoder, cache_dir)
 
 
-def _table(rows: Iterable[Mapping[str, Any]] | Table | str | os.PathLike[str]) -> Table:
+def _table(rows: Iterable[Mapping[str, Any]] | Table | str | os.PathLike[str], file: Reading) -> Table:
     if isinstance(rows, Table):
         return rows
     if isinstance(rows, str | os.PathLike):
-        return read_table(rows)
+        return read_table(rows, file)
     if isinstance(rows, Mapping):
         raise MarketError("`rows` must be a sequence of mappings, got one mapping: wrap it in a list.")
     if hasattr(rows, "iterrows"):

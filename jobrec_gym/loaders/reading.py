@@ -64,6 +64,7 @@ _ENDINGS = {
     ".parquet": "parquet",
 }
 _PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".zip")
+_SHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 _DELIMITERS = (",", ";", "\t", "|")
 _SIDES = ("jobs", "applicants")
 _MAX_CELL = 1 << 30
@@ -204,6 +205,10 @@ def kind_of(source: str | os.PathLike[str], otherwise: str | None = None) -> tup
         if not file.exists():
             check_exists(file)
         # What `look` knows without a scheme.
+        if file.suffix.lower() in _SHEETS:
+            raise MarketError(
+                f"{file} must end in {', '.join(_ENDINGS)}, and it is a spreadsheet: save the sheet as CSV (UTF-8)."
+            )
         is_looked_at = file.is_dir() or file.suffix.lower() in (".zip", ".html", ".htm", ".xhtml")
         hint = f"; `jobrec look {file}` tells what it is" if is_looked_at else ""
         raise MarketError(

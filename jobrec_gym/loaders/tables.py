@@ -20,7 +20,18 @@ from jobrec_gym.market.context import Context, ContextKind, context_fields
 from jobrec_gym.near_miss import best_match, with_known_keywords
 from jobrec_gym.paths import place_of
 
-__all__ = ["FIELDS", "OnEmpty", "load_csv", "load_json", "load_jsonl", "load_parquet", "load_table", "records_of"]
+__all__ = [
+    "FIELDS",
+    "OnEmpty",
+    "check_on_empty",
+    "load_csv",
+    "load_json",
+    "load_jsonl",
+    "load_parquet",
+    "load_table",
+    "records_of",
+    "with_skills",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +60,7 @@ def load_table(
     text_columns: Sequence[str] | Mapping[str, Sequence[str]] = (),
     skill_separator: str | None = None,
     delimiter: str | None = None,
-    encoding: str | None = None,
+    encoding: str | Mapping[str, str | None] | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
     null_values: Collection[str] | None = None,
     seniority_values: Mapping[str, int | None] | None = None,
@@ -93,7 +104,8 @@ def load_table(
             the notation of JSON, Python or a database.
         delimiter: The character that separates the cells of CSV. By default it is the one of ``, ; | tab`` that splits
             the header and the rows into equally many cells, or the one that a first line ``sep=;`` names.
-        encoding: Encoding of text; by default UTF-8, or the one of a byte order mark.
+        encoding: Encoding of text; by default UTF-8, or the one of a byte order mark. Give a mapping if the two files
+            differ: ``{"jobs": "cp1252"}`` reads the applicants by default.
         max_bytes: Largest size in bytes of a compressed file once it is uncompressed.
         null_values: Words that mean an empty cell, whatever their case, in place of
             :data:`~jobrec_gym.loaders.cells.NULL_WORDS`. Such words are also left out of a cell's skills. A log line
@@ -123,10 +135,14 @@ def load_table(
     Example:
         >>> market = load_csv("jobs.csv", applicants="people.csv", columns={"hard": "skills"})
     """
-    reading = Reading(delimiter, encoding, max_bytes)
+    readings = {side: Reading(delimiter, _of_side(encoding, side), max_bytes) for side in _SIDES}
+    if isinstance(encoding, Mapping) and applicants is None:
+        raise MarketError(
+            f"`encoding` names one for each of two files, and {os.fspath(path)} is one file: give one, "
+            "`encoding='cp1252'`."
+        )
     rules = CellRules(skill_separator, null_values, seniority_values, decimal)
-    if on_empty not in get_args(OnEmpty):
-        raise MarketError(f"`on_empty` must be 'raise' or 'skip', got {on_empty!r}.")
+    check_on_empty(on_empty)
     _check_columns(columns)
     if role_values is not None and role_column is None:
         raise MarketError("`role_values` has no meaning without `role_column`.")
@@ -137,12 +153,12 @@ def load_table(
             "give the file of the applicants as `applicants=`."
         )
     kind, file = (kind, place_of(path)) if kind else kind_of(path)
-    tables = _tables(file, kind, reading, applicants, role_column, role_values, n_applicants)
+    tables = _tables(file, kind, readings, applicants, role_column, role_values, n_applicants)
     records = {}
     left_out: list[str] = []
     for side, table in tables.items():
         told = records_of(table, side, columns, text_columns, rules, role_column, context=fields, left_out=left_out)
-        records[side] = _with_skills(table.file, side, told, on_empty, left_out)
+        records[side] = with_skills(table.file, side, told, on_empty, left_out)
     _check_both_split(tables, records)
     if n_applicants is not None:
         records["applicants"] = _sampled(file, records["jobs"], n_applicants, seed)
@@ -200,7 +216,7 @@ def load_parquet(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
 def _tables(
     file: Path,
     kind: str,
-    reading: Reading,
+    readings: Mapping[str, Reading],
     applicants: str | os.PathLike[str] | None,
     role_column: str | None,
     role_values: Mapping[str, str] | None,
@@ -213,25 +229,43 @@ def _tables(
     given = [name for name, value in sources.items() if value is not None]
     tables: dict[str, Table] = {}
     if not given and kind in ("json", "jsonl"):
-        tables = {side: table for side, table in read_sides(file, reading, kind=kind).items() if side in _SIDES}
+        tables = {
+            side: table for side, table in read_sides(file, readings["jobs"], kind=kind).items() if side in _SIDES
+        }
     if len(given) != 1 and len(tables) != len(_SIDES):
         raise MarketError(
             f"{file}: give exactly one of `applicants` (their file), `role_column` (jobs and applicants in one file) "
             f"and `n_applicants` (people sampled from the jobs' occupations), got {given or 'none'}."
         )
     if not tables:
-        tables = {"jobs": read_table(file, reading, kind=kind, side="jobs")}
+        tables = {"jobs": read_table(file, readings["jobs"], kind=kind, side="jobs")}
     if applicants is not None:
         their_kind, their_file = kind_of(applicants, otherwise=kind)
-        tables["applicants"] = read_table(their_file, reading, kind=their_kind, side="applicants")
+        tables["applicants"] = read_table(their_file, readings["applicants"], kind=their_kind, side="applicants")
     for table in tables.values():
         if not table.rows:
             raise MarketError(f"{table.file} has no rows.")
     return tables if role_column is None else _by_role(tables["jobs"], role_column, role_values)
 
 
-def _with_skills(file: str, side: str, records: list[Record], on_empty: OnEmpty, left_out: list[str]) -> list[Record]:
-    """The records that have skills; others are an error, or are left out."""
+def _of_side(encoding: str | Mapping[str, str | None] | None, side: str) -> str | None:
+    """The encoding of the file of ``"jobs"`` or ``"applicants"``.
+
+    Raises:
+        MarketError: For a mapping that names something else than the two sides.
+    """
+    if not isinstance(encoding, Mapping):
+        return encoding
+    _known("encoding", encoding, _SIDES)
+    return encoding.get(side)
+
+
+def with_skills(file: str, side: str, records: list[Record], on_empty: OnEmpty, left_out: list[str]) -> list[Record]:
+    """The records that have skills; others are an error, or are left out and counted in ``left_out``.
+
+    Raises:
+        MarketError: If a record has no skills and ``on_empty`` is ``"raise"``, or if no record has any.
+    """
     empty = [record for record in records if not record.hard and not record.soft]
     if not empty:
         return records
@@ -259,6 +293,12 @@ def _check_both_split(tables: Mapping[str, Table], records: Mapping[str, Sequenc
             f"column 'split' for the {without[0]}: give both files one ('train' in every row holds nothing out), "
             "or neither."
         )
+
+
+def check_on_empty(on_empty: str) -> None:
+    """Raises :class:`MarketError` if it is neither ``"raise"`` nor ``"skip"``."""
+    if on_empty not in get_args(OnEmpty):
+        raise MarketError(f"`on_empty` must be 'raise' or 'skip', got {on_empty!r}.")
 
 
 def records_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
@@ -24,6 +25,7 @@ __all__ = [
     "Side",
     "check_context_name",
     "context_fields",
+    "folded",
 ]
 
 ContextKind = Literal["category", "number", "flag", "set", "at_least", "at_most"]
@@ -215,17 +217,19 @@ def _with_words(words: Sequence[str], values: Iterable[ContextValue | None]) -> 
 
     If a new word has several spellings, the one that sorts first stays.
     """
-    known = {_folded(word): word for word in words}
+    known = {folded(word): word for word in words}
     new: dict[str, str] = {}
     for value in values:
         for word in (value,) if isinstance(value, str) else value if isinstance(value, tuple) else ():
-            key, spelling = _folded(word), _cleaned(word)
+            key, spelling = folded(word), _cleaned(word)
             if key not in known:
                 new[key] = min(spelling, new.get(key, spelling))
     return (*words, *sorted(new.values()))
 
 
-def _folded(word: str) -> str:
+@lru_cache(maxsize=1 << 16)
+def folded(word: str) -> str:
+    """A word without regard to case and blanks: ``SQL`` and ``sql`` become equal."""
     return _cleaned(word).casefold()
 
 
@@ -239,11 +243,11 @@ def _packed(
     if kind == "flag":
         return np.asarray([UNKNOWN if value is None else int(value) for value in values], dtype=np.int8)  # type: ignore[arg-type]
     if kind in ("category", "set"):
-        places = {_folded(word): place for place, word in enumerate(words)}
+        places = {folded(word): place for place, word in enumerate(words)}
         if kind == "set":
-            return SkillLists.from_rows([places[_folded(word)] for word in value or ()] for value in values)  # type: ignore[union-attr]
+            return SkillLists.from_rows([places[folded(word)] for word in value or ()] for value in values)  # type: ignore[union-attr]
         return np.asarray(
-            [UNKNOWN if value is None else places[_folded(value)] for value in values],  # type: ignore[arg-type]
+            [UNKNOWN if value is None else places[folded(value)] for value in values],
             dtype=np.int32,
         )
     return np.asarray([np.nan if value is None else value for value in values], dtype=np.float64)

@@ -10,11 +10,11 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -246,7 +246,13 @@ class LabourMarket:
         columns: Mapping[str, Any] | None = None,
         text_columns: Sequence[str] | None = None,
         skill_separator: str | None = None,
+        null_values: Collection[str] | None = None,
+        seniority_values: Mapping[str, int | None] | None = None,
+        decimal: str | None = None,
         context: Mapping[str, Any] | None = None,
+        on_empty: Literal["raise", "skip"] = "raise",
+        delimiter: str | None = None,
+        encoding: str | None = None,
         encoder: Any = None,
         cache_dir: str | bool | None = None,
     ) -> LabourMarket:
@@ -258,11 +264,18 @@ class LabourMarket:
                 All are in the train split.
             columns: Which entry holds what. This and all arguments below are as in
                 :func:`~jobrec_gym.loaders.tables.load_csv`. ``None`` takes the value with which the market itself was
-                loaded, if that is known.
+                loaded, if that is known. A saved market knows none of them.
             text_columns: Which of ``"hard", "soft"`` hold free text.
             skill_separator: The text that separates skills.
+            null_values: Words that mean an empty cell.
+            seniority_values: Levels by the rows' own words.
+            decimal: The decimal sign of numbers.
             context: Which entries hold the market's context fields, as in :func:`~jobrec_gym.loaders.tables.load_csv`.
                 A field that a row does not have is unknown.
+            on_empty: Whether people without skills are an error, or are left out and counted in the log.
+            delimiter: The character that separates the cells of a CSV file. It is detected unless it is given here,
+                whatever the market was loaded with.
+            encoding: Encoding of a file. It is UTF-8, or that of a byte order mark, unless it is given here.
             encoder: The encoder of the jobs. A saved market does not know it; the default encoder is used unless this
                 is given.
             cache_dir: Folder that keeps vectors between runs; ``False`` keeps none.
@@ -285,7 +298,13 @@ class LabourMarket:
             columns=columns,
             text_columns=text_columns,
             skill_separator=skill_separator,
+            null_values=null_values,
+            seniority_values=seniority_values,
+            decimal=decimal,
             context=context,
+            on_empty=on_empty,
+            delimiter=delimiter,
+            encoding=encoding,
             encoder=encoder,
             cache_dir=cache_dir,
         )

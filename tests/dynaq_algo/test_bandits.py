@@ -226,6 +226,16 @@ def test_masked_candidates_are_never_chosen_and_a_decision_without_a_choice_is_r
 
 
 @each
+def test_a_mask_counts_although_there_was_none_in_training(name):
+    bandit = make(name, make_toy(ids=True)).learn(20)
+    obs, _ = shown(50)
+    best = bandit.q_values(obs).argmax(axis=1)
+    obs["action_mask"] = 1 - np.eye(N_CANDIDATES, dtype=np.int8)[best]
+    for deterministic in (True, False):
+        assert (bandit.predict(obs, deterministic=deterministic)[0] != best).all()
+
+
+@each
 def test_predict_answers_one_observation_and_a_batch(name):
     bandit = make(name, make_toy(ids=True)).learn(20)
     obs, _ = shown(7)

@@ -444,6 +444,17 @@ def test_greedy_and_exploring_choices_respect_the_mask(kind):
         assert min(shares.values()) > 300 / len(ok) * 0.7
 
 
+def test_a_mask_counts_although_there_was_none_in_training():
+    model = agent(make_toy(), learning_starts=5).learn(40)
+    obs, _ = make_toy().reset(seed=5)
+    best, _ = model.predict(obs, deterministic=True)
+    obs["action_mask"] = (np.arange(len(obs["candidates"])) != best).astype(np.int8)
+    model.exploration_rate = 0.5
+    assert best not in [int(model.predict(obs, deterministic=i == 0)[0]) for i in range(50)]
+    with pytest.raises(ValueError, match=rf"a candidate that `action_mask` allows, row 0 is {best}"):
+        model.observe(obs, best, 1.0, next_obs=obs)
+
+
 def test_a_decision_without_a_choice_is_refused():
     model = agent(make_toy(mask=True))
     obs, _ = make_toy(mask=True).reset(seed=0)
@@ -708,6 +719,23 @@ def test_log_has_every_figure_that_the_docs_name(tmp_path):
     rewards = model.replay_buffer[np.arange(len(model.replay_buffer))].reward
     assert float(last["reward/dot"]) == pytest.approx(rewards[: int(last["time/total_timesteps"])].mean(), abs=1e-6)
     assert list(tmp_path.glob("events.out.tfevents*"))
+
+
+def test_the_mean_of_a_component_is_that_of_the_latest_transitions_although_some_lack_it(monkeypatch):
+    model = agent(learning_starts=2_000)
+    logged = {}
+    obs, _ = make_toy().reset(seed=0)
+    for step in range(1_000):
+        components = {"dot": 3.0, "rare": 5.0} if step in (0, 500) else {"dot": 1.0}
+        model.observe(obs, 0, 1.0, obs, info={"reward_components": components})
+    monkeypatch.setattr(model.logger, "record", lambda key, value, **kwargs: logged.update({key: value}))
+    model.dump_logs()
+    assert (logged["reward/dot"], logged["reward/rare"]) == (pytest.approx(1.004), 5.0)
+    for _ in range(1_000):
+        model.observe(obs, 0, 1.0, obs, info={"reward_components": {"dot": 1.0}})
+    logged.clear()
+    model.dump_logs()
+    assert (logged["reward/dot"], "reward/rare" in logged) == (1.0, False)
 
 
 # SB3's own progress bar is tqdm.rich, which calls itself experimental.

@@ -280,6 +280,51 @@ def test_a_memory_of_one_pair_is_that_pair():
         th.testing.assert_close(mine, theirs)
 
 
+def drifting(n=150):
+    """Pairs whose state changes a little from each to the next, as that of somebody who is known better and better."""
+    asked = Pairs(n)
+    steps = th.as_tensor(np.random.default_rng(1).normal(scale=0.001, size=(n, 6)), dtype=th.float32)
+    asked.state = asked.state[0] + steps.cumsum(dim=0)
+    return asked
+
+
+@pytest.mark.parametrize("max_pairs", [2_000, 40])
+def test_states_that_change_little_by_little_leave_the_kernel_a_covariance(max_pairs):
+    asked = drifting()
+    reward = th.as_tensor(np.random.default_rng(2).uniform(size=150), dtype=th.float32)
+    model = GaussianProcess(asked.features, PRIOR, {"same_state": 0.5}, noise=0.2, max_pairs=max_pairs)
+    model.observe(*asked.of(slice(None)), reward)
+    known = model._known.take(slice(0, model.n_pairs))
+    covariance = model._kernel(known, known) + 0.2**2 * th.eye(model.n_pairs)
+    assert th.linalg.eigvalsh(covariance)[0] > 0.9 * 0.2**2
+    mean, spread = asked.ask(model)
+    assert mean.abs().max() < 2 and spread.min() > 0
+
+    loaded = GaussianProcess(asked.features, PRIOR, {"same_state": 0.5}, noise=0.2, max_pairs=max_pairs)
+    loaded.load_state_dict(model.state_dict())
+    for one in (model, loaded):
+        one.observe(*asked.of(slice(0, 150, 7)), reward[::7])
+    assert all(th.equal(*parts) for parts in zip(asked.ask(model), asked.ask(loaded), strict=True))
+    state = model.get_extra_state()
+    model._solve()
+    th.testing.assert_close(asked.ask(model), asked.ask(loaded), rtol=1e-3, atol=1e-4)
+
+    # A file of an earlier version, whose inverse is that of no covariance.
+    earlier = {name: values for name, values in state.items() if not name.startswith("unit_")}
+    loaded.set_extra_state({**earlier, "inverse": 9 * state["inverse"]})
+    assert asked.ask(loaded)[0].abs().max() < 2 and asked.ask(loaded)[1].min() > 0
+
+
+def test_a_whole_catalogue_of_one_who_changes_has_the_means_that_each_pair_has_alone(monkeypatch):
+    asked = drifting()
+    model = GaussianProcess(asked.features, PRIOR, {"same_state": 0.5})
+    model.observe(*asked.of(slice(None)), th.linspace(0, 1, 150))
+    state, actions = asked.state[:100:9], asked.action.expand(12, -1, -1)
+    alone = model.score(state, actions, with_spread=False)[0]
+    monkeypatch.setattr(gaussian_process, "_MANY", 1)
+    th.testing.assert_close(model.score(state, actions, with_spread=False)[0], alone, rtol=1e-4, atol=1e-4)
+
+
 def test_many_rewards_of_one_pair_make_it_certain():
     asked = Pairs(5)
     model = GaussianProcess(asked.features)

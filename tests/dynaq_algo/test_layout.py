@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch as th
 from gymnasium import spaces
 
 from dynaq_algo.layout import CandidateLayout, DecisionBatch
@@ -167,6 +168,26 @@ def test_any_number_of_candidates_is_read_with_its_mask_and_pairs(ids, n, k):
     if n == 2:
         second = read.take(np.array([1]))
         assert all(np.array_equal(part, whole[1:]) for part, whole in zip(second, read, strict=True))
+
+
+def test_a_mask_is_read_although_the_space_has_none():
+    layout = layout_of(applicant=box(3))
+    obs = {"candidates": np.ones((2, 4, 5)), "applicant": np.ones((2, 3))}
+    assert layout.read(obs).mask is None
+    mask = np.array([[0, 1, 1, 1], [1, 1, 1, 0]])
+    np.testing.assert_array_equal(layout.read({**obs, "action_mask": mask}).mask, mask == 1)
+    with pytest.raises(ValueError, match=r"`action_mask` must have shape \(2, 4\)"):
+        layout.read({**obs, "action_mask": mask[:, :3]})
+
+
+def test_arrays_that_run_backwards_are_read_as_others_are():
+    layout = layout_of(applicant=box(3), pairs=box(4, 2))
+    rng = np.random.default_rng(0)
+    shapes = {"candidates": (2, 4, 5), "applicant": (2, 3), "pairs": (2, 4, 2)}
+    obs = {key: rng.random(shape).astype(np.float32) for key, shape in shapes.items()}
+    read = layout.read({key: values[::-1] for key, values in obs.items()})
+    for part, key in ((read.state, "applicant"), (read.candidates, "candidates"), (read.pairs, "pairs")):
+        np.testing.assert_array_equal(th.as_tensor(part).numpy(), obs[key][::-1])
 
 
 def test_a_batch_of_none_is_read_as_one():

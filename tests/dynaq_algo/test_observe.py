@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.logger import configure
 from test_dynaq import parameters
 from test_replay import read_all
 from toy import N_ACTIONS, ToyEnv, ToyVectorEnv, action_table, make_toy
@@ -232,6 +233,30 @@ def test_components_of_rewards_are_kept_logged_and_relabelled():
     assert list(model._component_windows["match"]) == [1.0, 2.0]
 
 
+def test_what_was_learned_without_an_environment_can_be_logged(tmp_path):
+    model = agent(kind="background", learning_starts=0)
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    obs, action, reward, next_obs, *_ = answers(1)[0]
+    model.observe(obs, action, reward, next_obs, info={"reward_components": {"match": 2.0}})
+    model.dump_logs()
+    model.logger.close()
+    names, values = (line.split(",") for line in (tmp_path / "progress.csv").read_text().splitlines())
+    logged = dict(zip(names, map(float, values), strict=True))
+    assert (logged["reward/match"], logged["train/n_updates"], logged["time/total_timesteps"]) == (2, 1, 1)
+    assert logged["time/time_elapsed"] < 1_000
+
+
+def test_nothing_is_stored_if_one_answer_cannot_be_relabelled():
+    model = agent(kind="background", relabel=True)
+    obs, actions, rewards, next_obs, ends, _ = batch(answers(3))
+    known = {"reward_components": {"match": 1.0}, "reward_weights": {"match": 1.0}}
+    with pytest.raises(ValueError, match="`relabel=True` needs a reward that is a weighted sum"):
+        model.observe(obs, actions, rewards, next_obs, ends, [known, known, {}])
+    assert (len(model.replay_buffer), model.num_timesteps) == (0, 0)
+    model.observe(obs, actions, rewards, next_obs, ends, [known, known, {"transition_valid": False}])
+    assert (len(model.replay_buffer), model.num_timesteps) == (2, 3)
+
+
 # ---------------------------------------------------------------------- other numbers of candidates
 
 
@@ -253,6 +278,17 @@ def test_another_number_of_candidates_teaches_of_the_chosen_one(k, ids):
     sets, mask = model.replay_buffer.candidate_sets(np.arange(1))
     assert (sets.shape, mask.all()) == ((1, 4), True)
     assert len(set(sets[0].tolist())) == min(k, 4)
+
+
+def test_some_answers_may_have_a_mask_although_there_was_none_in_training():
+    model = agent(make_toy(), "background", bootstrap="max")
+    obs = {"user": np.ones(3, np.float32), "candidates": action_table()[:4]}
+    hidden = {**obs, "action_mask": np.array([1, 1, 0, 1])}
+    for i, (before, after) in enumerate(((obs, hidden), (hidden, obs), (obs, obs), (hidden, hidden))):
+        model.observe(before, 1, 0.7, after)
+        for following, shown in enumerate((before, after)):
+            _, mask = model.replay_buffer.candidate_sets(np.array([i]), following=bool(following))
+            np.testing.assert_array_equal(mask[0], shown.get("action_mask", np.ones(4)))
 
 
 def test_what_follows_keeps_what_may_be_chosen():

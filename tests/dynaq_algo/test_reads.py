@@ -33,6 +33,17 @@ class WithContext(ToyEnv):
         self.observation_space = spaces.Dict({**self.observation_space.spaces, "context": space})
 
 
+class Ordered(WithContext):
+    """Shows its entries in a given order."""
+
+    def __init__(self, *order, **kwargs):
+        super().__init__(spaces.Box(0, 1, (D_STATE,)), **kwargs)
+        self.observation_space = spaces.Dict([(key, self.observation_space[key]) for key in order])
+
+    def _obs(self):
+        return {**super()._obs(), "context": np.zeros(D_STATE, np.float32)}
+
+
 def with_candidates(space):
     env = ToyEnv()
     env.observation_space = spaces.Dict({**env.observation_space.spaces, "candidates": space})
@@ -165,6 +176,11 @@ OTHERS = {
         lambda: WithContext(spaces.Box(0, 1, (4,))),
         r"`entries` was {'context': \[2\].* and is {'context': \[4\]",
     ),
+    "entries in another order": (
+        lambda: Ordered("candidates", "user", "context"),
+        lambda: Ordered("candidates", "context", "user"),
+        r"in the order of training, \['user', 'context'\], got \['context', 'user'\]",
+    ),
     "more values of an entry": (
         lambda: WithContext(spaces.Discrete(4)),
         lambda: WithContext(spaces.Discrete(5)),
@@ -187,6 +203,18 @@ def test_an_environment_that_shows_something_else_is_refused_and_both_are_named(
     loaded = DynaQ.load(tmp_path / "agent", make(), device="cpu")
     with pytest.raises(ValueError, match=message):
         loaded.set_env(other())
+
+
+def test_a_bandit_too_refuses_the_entries_in_another_order(tmp_path):
+    bandit = linear_bandit(Ordered("candidates", "user", "context")).learn(20)
+    obs, _ = Ordered("candidates", "user", "context").reset(seed=5)
+    bandit.save(tmp_path / "bandit.zip")
+    for go_on in (bandit.set_env, lambda env: LinearBandit.load(tmp_path / "bandit.zip", env)):
+        with pytest.raises(ValueError, match="in the order of training"):
+            go_on(Ordered("candidates", "context", "user"))
+    # Where the candidates stand has no effect on the state.
+    loaded = LinearBandit.load(tmp_path / "bandit.zip", Ordered("user", "candidates", "context"))
+    np.testing.assert_array_equal(loaded.q_values(obs), bandit.q_values(obs))
 
 
 def test_a_file_loaded_without_environment_still_knows_what_it_reads():
@@ -212,6 +240,18 @@ def test_a_mask_may_come_or_go():
     model = agent(make_toy(mask=True))
     for env in (make_toy(), make_toy(mask=True)):
         assert DynaQ.load(saved(model), env, device="cpu").learn(10).num_timesteps == 10
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("kwargs", [{}, {"ids": True}, {"ids": True, "action_features": action_table()}], ids=len)
+def test_an_agent_does_not_go_on_where_a_mask_comes_or_goes(before, kwargs):
+    ids = kwargs.get("ids", False)
+    own = {name: value for name, value in kwargs.items() if name != "ids"}
+    model = agent(make_toy(ids=ids, mask=before), **own).learn(10)
+    kept = model.env
+    with pytest.raises(ValueError, match=rf"must show {'an' if before else 'no'} `action_mask`.*`DynaQ.load\("):
+        model.set_env(make_toy(ids=ids, mask=not before, table=action_table(20 if ids and not own else 12)))
+    assert model.env is kept
 
 
 def test_an_environment_without_candidates_is_told_what_is_missing():

@@ -201,8 +201,8 @@ def test_equal_pairs_cost_an_id_and_a_store_without_them_nothing(tmp_path):
         before = replay.nbytes
         for _ in range(100):
             replay.add(obs, obs, np.array([0]), np.array([0.0]), np.array([False]))
-        # What each environment showed last is kept beside the tables.
-        assert replay.nbytes - before == sum(part.nbytes for part in obs if part is not None)
+        # What each environment showed last is kept beside the tables, and which of its candidates are allowed.
+        assert replay.nbytes - before == sum(part.nbytes for part in obs if part is not None) + K
     plain, with_pairs = stores
     assert len(with_pairs._tables()["pairs"]) == 1
     plain.save(tmp_path / "replay.npz")

@@ -233,7 +233,7 @@ def test_runs_of_one_seed_and_several_truths_are_paired_by_truth(twins):
 
 def test_exposure_of_choices_that_learn_nothing_is_a_mean_over_truths(twins, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(jobs, "lorenz_curves", lambda *args: drawn.update(args[-1]))
+    monkeypatch.setattr(jobs, "lorenz_curves", lambda *args: drawn.update(args[4]))
 
     jobs._draw(twins, jobs._found(twins))
 
@@ -368,6 +368,25 @@ def test_an_axis_is_that_of_the_curves_and_the_cosine_and_the_oracle_is_a_number
     assert 0.29 < drawn["limits"][0] < 0.30 and 0.35 < drawn["limits"][1] < 0.36
     assert drawn["words"] == ["random 0.00 ↓", "cosine 0.35", "oracle 1.00 ↑"]
     assert drawn["n_lines"] == 2  # the agent and the cosine
+
+
+def test_an_agent_has_one_colour_in_all_pictures_also_beside_one_that_is_called_like_a_reference(copies, monkeypatch):
+    colours = {}
+
+    def saved(figure, folder, name, *_):
+        lines = [line for line in figure.axes[0].lines if line.get_label() in ("cosine", "plain")]
+        colours[name] = [(line.get_label(), line.get_color()) for line in lines]
+        plt.close(figure)
+
+    monkeypatch.setattr(plots, "_saved", saved)
+    copies("cosine", 0, 0.6)
+    folder = copies("plain", 0, 0.5)
+
+    write_report(find_runs(folder, "runs"), folder / "report")
+
+    assert {"held_out_score", "exposure", "families"} <= set(colours)
+    for name, found in colours.items():
+        assert {("cosine", plots._COLOURS[0]), ("plain", plots._COLOURS[1])} <= set(found), name
 
 
 def test_numbers_of_interactions_are_whole_and_each_stands_once(tmp_path, monkeypatch):

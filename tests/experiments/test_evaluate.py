@@ -14,6 +14,7 @@ from experiments.runs.folders import (
     folder_name,
     is_finished,
     read_json,
+    read_run,
     unfinished_runs,
     write_json,
 )
@@ -42,6 +43,24 @@ def test_a_run_that_is_called_like_a_reference_keeps_its_row(run, tmp_path):
     page = write_report(find_runs(tmp_path, "runs"), tmp_path / "report").read_text()
     assert page.count('<tr role="row" class="reference"><td role="cell" class="words" data-label="agent">oracle<') == 2
     assert page.count('<tr role="row"><td role="cell" class="words" data-label="agent">oracle<') >= 3
+
+
+def test_a_run_that_was_made_twice_is_no_further_seed(run, tmp_path):
+    for folder, seed in (("first", 0), ("again", 0), ("other", 1)):
+        run("algo=linear_prior", f"seed={seed}", folder=folder)
+
+    done = run_command("evaluate", f"run={tmp_path}")
+
+    scores = [read_run(tmp_path / folder).summary["held_out"]["score"] for folder in ("again", "other")]
+    (entry,) = read_json(tmp_path / "evaluation.json", "")["agents"].values()
+    assert entry["held_out"]["score"] == {
+        "mean": pytest.approx(np.mean(scores)),
+        "std": pytest.approx(np.std(scores, ddof=1)),
+        "n": 2,
+    }
+    assert len(entry["runs"]) == 2 and "algo=linear_prior: 2 runs" in done.stdout
+    assert "1 older run of equal config, seed and commit is left out: " in done.stdout
+    assert all((tmp_path / folder / "evaluation.json").is_file() for folder in ("first", "again", "other"))
 
 
 def test_other_pairs_can_be_asked_for(run, tmp_path):

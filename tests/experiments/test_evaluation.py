@@ -67,6 +67,19 @@ def test_values_of_a_diverged_agent_rank_last_with_a_warning(caplog):
     ]
 
 
+def test_outcomes_of_a_diverged_agent_are_those_of_the_choices_that_are_scored(world):
+    class Diverged:
+        def q_values(self, obs):
+            values = np.tile(np.arange(5.0), (len(obs["candidates"]), 1))
+            values[:, 2] = np.nan
+            return values
+
+    evaluation = world.evaluation
+    parts = evaluation.outcomes(Diverged())["by_family"].values()
+    mean = sum(part["n_pairs"] * part["mean_reward"] for part in parts) / len(evaluation.pairs)
+    assert mean == pytest.approx(evaluation(Diverged())["mean_reward"])
+
+
 def test_outcomes_of_families_are_those_of_their_applicants():
     outcomes = outcomes_by_family(PAIRS, np.array([1, 1]))
 

@@ -55,6 +55,18 @@ def test_one_name_for_a_whole_sweep_keeps_what_sets_its_runs_apart(tmp_path):
     assert list(group_runs(runs)) == ["mine: algo=a", "mine: algo=b"]
 
 
+def test_a_task_is_named_by_its_own_entries_also_if_the_other_task_has_more(tmp_path):
+    runs = [made(tmp_path, name, f"algo={name}", cosine=cosine) for name, cosine in (("a", 0.4), ("b", 0.3))]
+    more = {f"dynamics_{number}": number for number in range(4)}
+    runs[0].config["env"] = {"id": "JobRecCareer-v0", "steps": 40, **more}
+    runs[1].config["env"] = {"repeats": True, "steps": 10}
+
+    assert [task.name for task in like_with_like(group_runs(runs))] == [
+        "Task 1: env.dynamics_0=0, env.dynamics_1=1, env.dynamics_2=2, ...",
+        "Task 2: env.repeats=True, env.steps=10",
+    ]
+
+
 def test_a_seed_that_was_run_by_two_commits_is_no_repetition(tmp_path):
     runs = [made(tmp_path, commit, "algo=a", commit=commit) for commit in ("c1", "c2")]
 

@@ -53,6 +53,17 @@ def test_the_command_of_a_row_leaves_out_other_settings_and_how_it_was_run():
     )
 
 
+def test_the_command_of_a_row_may_have_lists_with_spaces():
+    whole = (
+        "python -m experiments.coldstart learners=[a, b] seeds=[0, 1] n_jobs=2 +define.b={_target_: lab.B, n: [1, 2]}"
+    )
+
+    assert _command_of(whole, "board", "b") == (
+        "python -m experiments.coldstart 'seeds=[0, 1]' '+define.b={_target_: lab.B, n: [1, 2]}' "
+        "learners=[b] settings=[board]"
+    )
+
+
 @pytest.fixture
 def board(tmp_path):
     """A file with a row of somebody's, and a page."""

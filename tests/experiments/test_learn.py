@@ -81,7 +81,9 @@ def values_of(agent, market):
     return agent.q_values(form(market, np.arange(30), np.broadcast_to(np.arange(40), (30, 40))))
 
 
-@pytest.mark.parametrize("options", [{}, {"agent": "dynaq_plus", "pair_features": ["hard_coverage"]}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"agent": "dynaq_plus", "pair_features": ["hard_coverage"]}, {"pair_features": "all"}], ids=str
+)
 def test_the_agent_is_the_one_that_was_told_the_answers_one_by_one(shop, told, options):
     run = read_run(told(**options))
     setup, agent = load_run(run, {})

@@ -16,9 +16,10 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 from commands import run_command
 
 from experiments.runs import ranking
-from experiments.runs.folders import RunError
+from experiments.runs.folders import RunError, find_runs
 from experiments.runs.ranking import COLUMNS, Ranking, rank_people, ranking_of_run
-from jobrec_gym import LabourMarket, load_market, recommend
+from experiments.runs.saved import load_run
+from jobrec_gym import LabourMarket, ObservationForm, load_market, recommend
 from jobrec_gym.market import MarketError
 
 ROOT = Path(__file__).parents[2]
@@ -144,6 +145,34 @@ def test_the_agent_of_a_run_ranks_as_it_recommends(run, tmp_path):
     assert [row["score"] for row in found] == pytest.approx([row["score"] for row in expected], abs=1e-5)
     by_cosine = ranking_of_run(tmp_path / "run", agent="cosine")
     assert by_cosine.agent is None and by_cosine.market is who.market
+
+
+def test_an_agent_with_sources_of_a_prior_ranks_as_it_recommends(run, tmp_path):
+    sources = "env.prior_sources={text: cosine, said: {values: {type: rules}, less_job_mean: true}}"
+    run("algo=dynaq_plus", "env.pair_features=[seniority]", sources, "+algo.prior_sources=[text]")
+
+    who = ranking_of_run(tmp_path / "run")
+    rank_people(who, tmp_path / "ranked.jsonl", n=4, split="test")
+
+    rows = who.market.applicants.rows("test")
+    (found,) = find_runs(tmp_path / "run", "run")
+    setup, agent = load_run(found, {})
+    jobs = np.arange(len(who.market.jobs))
+    values = agent.q_values(ObservationForm.of(setup.env)(who.market, rows, np.tile(jobs, (len(rows), 1))))
+    best = np.sort(values, axis=1)[:, ::-1][:, :4]
+    assert [row["score"] for row in read(tmp_path / "ranked.jsonl")] == pytest.approx(best.ravel(), abs=1e-5)
+    with pytest.raises(RunError, match="`applicants`: the agent reads `said` less the job's mean"):
+        people = write_csv(tmp_path / "people.csv", PEOPLE)
+        rank_people(who, tmp_path / "ranked.jsonl", applicants=people)
+
+
+def test_a_live_model_is_not_asked_about_a_catalogue(run, tmp_path):
+    model = f"{{type: llm, model: openai/none, cache: {tmp_path / 'answers.sqlite'}, cache_mode: replay}}"
+    run("algo=linear_prior", f"env.prior_sources={{said: {model}}}", "evaluation.n_episodes=0")
+
+    with pytest.raises(RunError, match=r"a live language model says of each pair \(`env\.prior_sources`\)"):
+        ranking_of_run(tmp_path / "run")
+    assert ranking_of_run(tmp_path / "run", agent="cosine").agent is None
 
 
 def test_what_cannot_rank_is_refused(run, tmp_path):

@@ -99,6 +99,15 @@ def test_calibration_shows_the_agent_the_numbers_of_pairs_that_it_learned_from(t
     assert result["tried pair"]["r2"] > result["both new"]["r2"]
 
 
+@pytest.mark.parametrize(
+    "shown", [("env.observation=features", "env.job_fields=[title]"), ("env.repeats=false", "env.max_episode_steps=3")]
+)
+def test_calibration_shows_the_agent_what_it_was_shown(trained, shown):
+    agent = trained("algo=dynaq_plus", *shown)
+
+    assert list(reward_calibration(agent, 20)) == list(NOVELTY)
+
+
 def test_the_commands_print_and_write(run, tmp_path):
     for number in (0, 1):
         run("algo=dynaq_plus", f"seed={number}", folder=f"dynaq_plus/seed-{number}")

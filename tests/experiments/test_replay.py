@@ -110,6 +110,17 @@ def test_a_learner_is_shown_sets_in_the_form_of_its_own_config(conf, log, learne
     assert form.pair_features == ("seniority",)
 
 
+def test_all_pair_features_may_be_shown(conf, log):
+    form = form_of(plain(compose_on_log("linear_blocks", "all"))["env"])
+    shown = [name for name, table in log.market.context.items() if table.shown]
+    named = ObservationForm("ids", pair_features=("hard_coverage", "soft_coverage", "seniority", *shown))
+    people, jobs = np.arange(3), np.arange(18).reshape(3, 6)
+    np.testing.assert_array_equal(form(log.market, people, jobs)["pairs"], named(log.market, people, jobs)["pairs"])
+
+    sets = sets_of(log, form=form)
+    replay_learner(lambda env, fold: LinearBandit(env, seed=fold), log, sets, [0, 5], n_folds=2, seed=0)
+
+
 def test_a_learner_that_is_defined_by_its_pretraining_is_pretrained_on_the_people_that_it_may_meet(
     conf, log, tmp_path, monkeypatch
 ):
@@ -148,6 +159,17 @@ def test_scores_are_means_over_the_sets_of_a_person():
     found = sets.score(np.array([[2.0, 1.0], [1.0, 1.0], [2.0, 1.0]]))
 
     assert found == {"AUC": {3: 0.75}, "nDCG@1": {3: 0.75}, "hit@1": {3: 0.75}}, "a tie counts one half"
+
+
+def test_an_oracle_has_no_truth_of_people_whom_its_market_lacks(log, tmp_path):
+    log.write_csv(tmp_path / "log.csv")
+    log.market.save(tmp_path / "market")
+
+    few = ["n_candidates=5", "n_sets=1", "points=[0]", "n_folds=2", "rankings=[]", "learners=[oracle]"]
+    done = run_command("replay", f"log={tmp_path / 'log.csv'}", f"source={tmp_path / 'market'}", *few)
+
+    assert done.returncode == 1
+    assert "does not have, and the oracle knows the truth of its own applicants alone" in done.stderr
 
 
 def test_folds_are_of_people_and_equal(log):

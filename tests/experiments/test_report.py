@@ -12,7 +12,7 @@ from commands import run_command
 
 from experiments.pages import sections
 from experiments.pages.page import write_report
-from experiments.pages.plots import mean_line
+from experiments.pages.plots import Line, _limits, mean_line
 from experiments.pages.section import Section
 from experiments.pages.sections.held_out import scores_by_seed, truths_table
 from experiments.pages.sections.study import read_study
@@ -301,6 +301,26 @@ def test_curves_of_runs_that_log_at_other_steps_meet_on_their_common_range():
     np.testing.assert_allclose(line.middle, line.at + 1)
     np.testing.assert_allclose([line.low, line.high], [line.at, line.at + 2])
     assert mean_line([first, second.assign(x=[30, 40, 50])], "x", "y") is None
+
+
+def test_an_axis_with_limits_stands_upright_also_if_all_values_are_beyond_them():
+    def line(low, high):
+        return Line(*np.array([[0.0, 1.0], [low, high], [low, high], [low, high]]))
+
+    assert _limits([line(-9.0, -4.0)], [], (-1.0, 1.02)) == (-1.0, 1.02)
+    assert _limits([line(-9.0, 0.5)], [], (-1.0, 1.02)) == (-1.0, 1.02)
+    low, high = _limits([line(0.0, 0.5)], [], (-1.0, 1.02))
+    assert -1 < low < 0 and 0.5 < high < 1.02
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_report_of_a_list_of_folders_at_home_is_written_there(run, tmp_path, monkeypatch):
+    run("algo=random", folder="home/run")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    done = run_command("report", 'runs=["~/run"]')
+
+    assert f"report  {tmp_path / 'home' / 'run' / 'report' / 'report.html'}" in done.stdout
 
 
 @pytest.mark.usefixtures("unpainted")

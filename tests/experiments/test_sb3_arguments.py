@@ -43,8 +43,9 @@ def test_what_makes_sense_is_taken():
         require_sb3_arguments("algo", {"_target_": PPO, "target_kl": 0})
 
 
-def test_a_list_of_a_config_is_a_tuple_for_sb3(small):
-    setup = build.build(small("algo=dqn", "algo.train_freq=[4,step]"))
+@pytest.mark.parametrize("algo", ["dqn", "dynaq"])
+def test_a_list_of_a_config_is_a_tuple_for_sb3_and_for_what_inherits_from_it(small, algo):
+    setup = build.build(small(f"algo={algo}", "algo.train_freq=[4,step]"))
     model = setup.algorithm.make(setup.env)
     assert (model.train_freq.frequency, model.train_freq.unit.value) == (4, "step")
     assert as_sb3_wants({"_target_": "lab.Mine", "train_freq": [4, "step"]}) == {}

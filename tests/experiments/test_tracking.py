@@ -123,18 +123,21 @@ class StoreOfRuns:
     def get_experiment_by_name(self, name):
         return SimpleNamespace(experiment_id="0")
 
-    def search_runs(self, places, query):
-        assert query == "attributes.status = 'RUNNING'"
+    def search_runs(self, places, query, order_by):
+        assert order_by == ["attributes.start_time DESC"]
         return [
-            SimpleNamespace(info=SimpleNamespace(run_id=name), data=SimpleNamespace(tags={"folder": run["folder"]}))
-            for name, run in self.runs.items()
-            if run["status"] == "RUNNING"
+            SimpleNamespace(info=SimpleNamespace(run_id=name, status=run["status"]))
+            for name, run in reversed(self.runs.items())
+            if f"tags.folder_sha256 = '{run['tags']['folder_sha256']}'" == query
         ]
 
     def create_run(self, place, run_name, tags):
         name = f"run {len(self.runs)}"
-        self.runs[name] = {"status": "RUNNING", "folder": tags["folder"]}
+        self.runs[name] = {"status": "RUNNING", "tags": tags}
         return SimpleNamespace(info=SimpleNamespace(run_id=name))
+
+    def update_run(self, run, status):
+        self.runs[run]["status"] = status
 
     def log_param(self, run, key, value):
         self.runs[run][key] = value
@@ -159,6 +162,19 @@ def test_what_a_killed_run_left_in_mlflow_is_not_gone_on_with_by_another_run(mon
 
     found = [(run["algo.alpha"], run["status"]) for run in store.runs.values()]
     assert found == [("1.0", "RUNNING"), ("0.3", "KILLED"), ("5.0", "RUNNING")]
+
+
+def test_a_run_that_was_stopped_is_the_same_run_in_mlflow_when_it_continues(monkeypatch, tmp_path):
+    store = StoreOfRuns()
+    monkeypatch.setitem(sys.modules, "mlflow", store)
+    tracker = MLflow("file:x")
+    tracker.begin(tmp_path, {"algo.alpha": 5.0}, "a run", resumed=False).close()
+    tracker.begin(tmp_path, {"algo.alpha": 0.3}, "a run", resumed=False).close()  # Ctrl-C closes the log
+    goes_on = tracker.begin(tmp_path, {"algo.alpha": 0.3}, "a run", resumed=True)
+
+    assert [run["status"] for run in store.runs.values()] == ["FINISHED", "RUNNING"]
+    goes_on.close()
+    assert [run["status"] for run in store.runs.values()] == ["FINISHED", "FINISHED"]
 
 
 def test_a_run_has_an_id_of_its_own_in_wandb_and_keeps_it(monkeypatch, tmp_path):

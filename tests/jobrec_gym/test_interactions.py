@@ -8,6 +8,7 @@ import errno
 import json
 import logging
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -247,6 +248,34 @@ def test_the_way_out_of_an_unknown_decision_is_to_say_what_it_means(shop, tmp_pa
     with pytest.raises(LogError, match=r"say what other words mean, `decisions=\{'APPLY': 'apply'\}`") as caught:
         load_interactions(file, shop)
     assert "looked up by the market's keys" not in str(caught.value)
+    rows = [["p1", "x", word] for word in ("impression", "clicked", "impression", "bookmark")]
+    with pytest.raises(LogError) as caught:
+        load_interactions(write(file, rows, ["applicant", "job", "decision"]), shop)
+    assert "`decisions={'impression': ..., 'clicked': 'click', 'bookmark': ...}`" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cells", "way_out"),
+    [
+        ({"reward": "true"}, "words are decisions, `columns={'decision': ...}, decisions={'yes': 'click'"),
+        ({"time": "01.03.2026 08:00"}, "A time is a number, or a date such as 2026-06-01T08:00"),
+        ({"propensity": "12.5"}, "A propensity is a share"),
+        ({"shown": "1;5;9"}, "The market must have all jobs that were shown, also expired ones"),
+        ({"job": "0005"}, "The market has '5', not '0005': a spreadsheet may have dropped zeros"),
+    ],
+    ids=str,
+)
+def test_the_way_out_of_a_bad_cell_is_told(shop, tmp_path, cells, way_out):
+    with pytest.raises(LogError, match=re.escape(way_out)):
+        load_interactions(write(tmp_path / "log.csv", [GOOD, changed(**cells)]), shop)
+
+
+def test_a_log_of_events_is_told_that_a_row_is_one_recommendation(shop, tmp_path, caplog):
+    rows = [["p1", "x", "shown", "2026-05-04"], ["p1", "x", "apply", "2026-05-04"]]
+    file = write(tmp_path / "log.csv", rows, ["applicant", "job", "decision", "time"])
+
+    load_interactions(file, shop, decisions={"shown": "ignore"}, on_bad="skip")
+    assert "keep the last event of each recommendation" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -639,6 +668,10 @@ def test_negative_numbers_of_rows_count_from_the_end_and_others_are_refused(log)
     assert log.take(np.array([-1])).chosen.tolist() == [1]
     assert log.shown(-1).tolist() == log.shown(np.int64(2)).tolist() == [9, 3]
     assert log.sets(np.array([-2, 0])).tolist() == [[3, 4, 5], [3, 4, 5]]
+    assert log.sets(np.array([2])).tolist() == [[9, 3]]
+    assert log.sets(np.array([], dtype=np.int64)).shape == (0, 0)
+    with pytest.raises(LogError, match=r"`rows` must have shown equally many jobs, got rows of \[2, 3\] jobs"):
+        log.sets(np.arange(3))
     for row in (3, -4):
         for ask in (log.shown, lambda row: log.take([row]), lambda row: log.sets(np.array([row]))):
             with pytest.raises(IndexError, match=rf"must be in \[-3, 3\), got {row}"):
@@ -687,6 +720,27 @@ def test_a_logged_decision_is_shown_as_the_environment_shows_it_to_the_bit(marke
         np.testing.assert_array_equal(seen[name], values, err_msg=name)
 
 
+@pytest.mark.parametrize("options", [{"observation": "ids"}, {"pair_features": ["hard_coverage"]}], ids=str)
+def test_a_form_of_an_environment_on_another_market_is_refused(shop, tmp_path, options):
+    """The same people and jobs in another order: row 0 is somebody else there, and another job."""
+    write(tmp_path / "jobs2.csv", [[key, skill] for key, skill in zip("x1357", SKILLS, strict=False)], ["key", "hard"])
+    write(tmp_path / "people2.csv", [["1", "law"], ["p2", "sql"], ["p1", "sql;baking"]], ["key", "hard"])
+    people = str(tmp_path / "people2.csv")
+    other = load_market(f"csv:{tmp_path / 'jobs2.csv'}", applicants=people, encoder="hashing", cache_dir=False)
+    log = Interactions.of(shop, [0], [2], [0.5], shown=[[1, 2]])
+    splits = {"split": "all", "job_split": "all", "num_candidates": 2}
+    form = ObservationForm.of(gym.make("JobRec-v0", market=other, **splits, **options))
+
+    for use in (lambda form: list(log.answers(form)), log.to_pretrain, lambda form: list(log.observations(form))):
+        with pytest.raises(ValueError, match="on market .* rows of another market, .*`log.on"):
+            use(form)
+    assert list(log.on(other).answers(form))
+    # Equal content, read again, is no other market.
+    again = other.save(tmp_path / "again")
+    assert again is not other
+    assert list(log.on(again).answers(form))
+
+
 def test_observations_come_in_batches_of_one_size(log):
     found = {tuple(rows.tolist()): obs["candidates"].shape for rows, obs in log.observations()}
     dim = log.market.jobs.vectors.shape[1]
@@ -731,4 +785,7 @@ def test_the_form_that_an_agent_reads_is_taken_from_it():
     assert ObservationForm.read_by(object()) == ObservationForm()
     Agent.reads = {"observation": "ids", "pairs": 2}
     with pytest.raises(ValueError, match="does not know their names"):
+        ObservationForm.read_by(Agent())
+    Agent.reads = {"observation": "ids", "pairs": ["model"], "prior_sources": {"model": "array (40, 60)"}}
+    with pytest.raises(ValueError, match=r"the sources \['model'\] of a prior, and does not have their values"):
         ObservationForm.read_by(Agent())

@@ -137,6 +137,18 @@ def test_drawn_candidates_hold_one_that_was_recommended_and_one_warning(log, mar
     assert len(set(places.tolist())) == 5, "its place tells nothing"
 
 
+@pytest.mark.filterwarnings("ignore:2 of 3 candidates")
+def test_drawn_candidates_have_their_own_number_where_there_are_few_jobs(market):
+    """The default of `num_candidates`, 20, is more than the test split has; the sampler does not read it."""
+    held_out = market.jobs.rows("test")
+    log = Interactions.of(market, [0, 1], held_out[:2], [1.0, 1.0])
+    assert len(held_out) < 20
+
+    sampler = LoggedCandidates(log, n_drawn=2)
+    env = gym.make("JobRec-v0", market=market, job_split="test", candidate_sampler=sampler)
+    assert env.action_space.n == 3
+
+
 @pytest.mark.parametrize(
     ("num_candidates", "job_split", "message"),
     [

@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -141,6 +142,19 @@ def test_infinite_scores_are_compared_like_others():
     assert auc([[-np.inf, 1.0, -np.inf]], [[False, True, False]]) == pytest.approx([1.0])
     assert auc([[-np.inf, 1.0, -np.inf]], [[True, False, False]]) == pytest.approx([0.25])
     assert auc([[np.inf, 1.0, np.inf]], [[True, False, False]]) == pytest.approx([0.75])
+
+
+@pytest.mark.parametrize("metric", [auc, lambda scores, hits: ndcg_at_k(scores, hits, 10, ties="mean")])
+def test_a_whole_catalogue_is_ranked_in_little_memory(metric):
+    """A comparison of each candidate with each would take 200 MB here, and gigabytes for a few hundred people."""
+    rng = np.random.default_rng(0)
+    scores, hits = rng.integers(100, size=(1, 3_000)).astype(float), rng.random((1, 3_000)) < 0.1
+    tracemalloc.start()
+    try:
+        assert 0 < metric(scores, hits)[0] < 1
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("ties", ["position", "mean"])

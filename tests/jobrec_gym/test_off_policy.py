@@ -1,9 +1,12 @@
 """What a policy would have earned on a log: by hand on three rows, and beside the exact value of a planted market."""
 
+from types import SimpleNamespace
+
+import gymnasium as gym
 import numpy as np
 import pytest
 
-from jobrec_gym import Interactions, ObservationForm, RuleSimulator
+from jobrec_gym import Interactions, ObservationForm, RuleSimulator, recommend, record_interactions
 from jobrec_gym.counter_rng import hash64
 from jobrec_gym.interactions import LogError
 from jobrec_gym.off_policy import (
@@ -219,6 +222,7 @@ def test_a_log_that_says_too_little_is_refused(market, changes, message):
         (None, {"method": "dm", "reward_model": lambda a, j: np.zeros(3)}, "`reward_model` must give finite rewards"),
         (Prefers([0] * 9), {"epsilon": 2.0}, r"`epsilon` must be in \[0, 1\]"),
         (lambda obs: POLICY, {"epsilon": 0.1}, "`epsilon` is only for agents"),
+        (POLICY, {"epsilon": 0.1}, "`epsilon` is only for agents .* an array holds the probabilities itself"),
         (lambda obs: POLICY[:, :1], {}, r"must give probabilities \(3, 2\)"),
         (lambda obs: POLICY * 2, {}, "sum to 1, row 0"),
         (lambda obs: POLICY - [[0.0, 1.0]], {}, "sum to 1, row 0"),
@@ -268,13 +272,73 @@ def test_the_model_of_a_person_has_not_seen_them(market):
     seen = []
 
     def features(applicant_ids, job_ids):
-        seen.append(len(applicant_ids))
+        seen.append((applicant_ids.shape, job_ids.shape))
         return pair_numbers(market, applicant_ids, job_ids)
 
     found = estimate(first, log, "dm", reward_features=features, n_folds=10)
-    assert seen == [800]
+    assert seen == [((200, 1), (200, 4))]
     # In nine of ten folds the person's rewards lift the mean; in their own they do not.
     assert 0 < found.value < 1e6 * 0.1
+
+
+def test_features_of_ones_own_are_asked_by_set_and_checked(market):
+    """Two sizes of sets: each pair keeps its own numbers, whatever the order in which the sets are asked about."""
+    rng = np.random.default_rng(2)
+    people = np.repeat(np.arange(20), 5)
+    sets = [rng.permutation(60)[: 2 + row % 2] for row in range(100)]
+    reward = rng.normal(size=100)
+    log = Interactions.of(market, people, [jobs[0] for jobs in sets], reward, shown=sets, propensity=[0.5] * 100)
+
+    found = estimate(None, log, "dr", reward_features=lambda a, j: pair_numbers(market, a, j))
+    assert found == estimate(None, log, "dr")
+
+    sizes_differ = lambda a, j: np.zeros((*j.shape, j.shape[1]))  # noqa: E731
+    for wrong in (lambda a, j: np.zeros(j.shape), lambda a, j: np.full((*j.shape, 2), np.nan), sizes_differ):
+        with pytest.raises(ValueError, match="`reward_features` must give finite numbers of each pair"):
+            estimate(None, log, "dm", reward_features=wrong)
+
+
+def test_an_agent_of_another_catalogue_is_refused(market):
+    """Its ids would be looked up in its own table, where they are other jobs."""
+    sets = [[0, 1, 2]] * 4
+    log = Interactions.of(market, range(4), [0, 1, 2, 0], [1.0, 0.0, 1.0, 0.0], shown=sets, propensity=[0.3] * 4)
+
+    class Agent(Says):
+        reads = {"observation": "ids"}  # noqa: RUF012
+        action_table = SimpleNamespace(values=market.jobs.vectors.copy())
+
+    agent = Agent(np.zeros((4, 3)))
+    assert estimate(agent, log, "ips").n == 4
+    agent.action_table.values = market.jobs.vectors[::-1].copy()
+    with pytest.raises(ValueError, match="`policy` looks up ids in a table of 60 jobs, but this market has another"):
+        estimate(agent, log, "ips")
+    with pytest.raises(ValueError, match="`policy` looks up ids"):
+        estimate(agent, log, "ips", form=ObservationForm("ids"))
+    env = gym.make("JobRec-v0", market=market, observation="ids", num_candidates=3)
+    with pytest.raises(ValueError, match="`policy` looks up ids"):
+        record_interactions(env, agent, n=5)
+
+
+@pytest.mark.parametrize("knows", ["env", "argument"])
+def test_an_agent_with_features_of_its_own_reads_the_ids_of_its_environment(market, knows):
+    """`action_features=` of an agent: the ids are the environment's, their features are not."""
+    sets = [[0, 1, 2]] * 4
+    log = Interactions.of(market, range(4), [0, 1, 2, 0], [1.0, 0.0, 1.0, 0.0], shown=sets, propensity=[0.3] * 4)
+
+    class Agent(Says):
+        reads = {"observation": "ids"}  # noqa: RUF012
+        action_table = SimpleNamespace(values=np.eye(60))
+        env = SimpleNamespace(get_attr=lambda name: [market.action_features().copy()]) if knows == "env" else None
+        action_features = action_table.values
+
+    agent = Agent(np.zeros((4, 3)))
+    assert estimate(agent, log, "ips").n == 4
+    scored = Agent(np.arange(60.0))
+    assert [one.job_id for one in recommend(scored, market, 0, n=2)] == [59, 58]
+    if knows == "env":
+        Agent.env = SimpleNamespace(get_attr=lambda name: [market.action_features()[::-1]])
+        with pytest.raises(ValueError, match="`policy` looks up ids"):
+            estimate(agent, log, "ips")
 
 
 def test_pair_numbers_are_cosines_of_blocks_and_pair_features(market):

@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode
 from jobrec_gym.env import JobRecEnv
 from jobrec_gym.market import LabourMarket, Population, SkillLists, load_market
 from jobrec_gym.pair_features import PAIR_FEATURES, PairValues, hard_coverage
+from jobrec_gym.recommendations import recommend
 from jobrec_gym.simulators.rules import DEFAULT_WEIGHTS, RuleSimulator
 from jobrec_gym.vector import JobRecVectorEnv
 from jobrec_gym.wrappers import EmbeddingAction
@@ -424,3 +425,17 @@ def test_an_environment_without_pair_features_says_how_to_get_them():
         assert env.pair_feature_names == ()
         with pytest.raises(ValueError, match="so it has no numbers of pairs: make it with `pair_features=`"):
             env.pair_features([0], [0])
+
+
+def test_a_skill_is_the_same_whatever_its_case(tmp_path):
+    (tmp_path / "jobs.csv").write_text("key,hard,soft\nj1,SQL;sql;Power  BI;R,Calm\nj2,Rust;Go,Grit\n")
+    (tmp_path / "people.csv").write_text("key,hard,soft\np,sql;power bi,calm\nq,SQL;Sql,go\n")
+    market = load_market(
+        f"csv:{tmp_path / 'jobs.csv'}", applicants=str(tmp_path / "people.csv"), encoder="hashing", cache_dir=False
+    )
+    values = PairValues(market, ("hard_coverage", "soft_coverage"))(np.array([[0], [1]]), np.array([[0, 1]]))
+    np.testing.assert_allclose(values, [[[2 / 3, 1], [0, 0]], [[1 / 3, 0], [0, 0]]], rtol=1e-6)
+
+    first, second = recommend(None, market, "p", n=2)
+    assert (set(first.shared), first.missing) == ({"SQL", "sql", "Power  BI", "Calm"}, ("R",))
+    assert (second.shared, set(second.missing)) == ((), {"Rust", "Go", "Grit"})

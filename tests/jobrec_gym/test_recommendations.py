@@ -1,7 +1,9 @@
 """The best jobs of a whole catalogue, by cosine or by a function; what agents say is in tests/experiments."""
 
 import dataclasses
+from types import SimpleNamespace
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -118,6 +120,52 @@ def test_what_is_shown_is_said_by_a_name_a_mapping_or_a_form(market):
     assert seen[3] == {**applicant, **ids, "pairs": (60, 1), "action_mask": (60,)}
     with pytest.raises(ValueError, match="`observation` may say .*, got 'pair_feature'. Did you mean 'pair_features'"):
         recommend(score, market, WHO, observation={"pair_feature": "all"})
+
+
+def test_a_form_of_an_environment_is_refused_on_a_market_of_other_people(market):
+    """Its numbers of pairs are those of the environment's own people, in whose rows others stand here."""
+    env = gym.make("JobRec-v0", market=market, num_candidates=4, pair_features=["hard_coverage"])
+    form, person = ObservationForm.of(env), market.applicant(WHO)
+    new = market.with_applicants([{"key": "new", "hard": list(market.applicant(WHO + 1).hard_skills)}])
+
+    def coverage(seen):
+        return seen["pairs"][:, 0]
+
+    assert recommend(coverage, market, person, observation=form)
+    with pytest.raises(ValueError, match="rows of another market, .* `ObservationForm.pair_features"):
+        recommend(coverage, new, "new", observation=form)
+    # Without numbers of pairs there is nothing of the environment's own people in it.
+    ids = ObservationForm.of(gym.make("JobRec-v0", market=market, num_candidates=4, observation="ids"))
+    assert recommend(lambda seen: seen["candidates"], new, "new", observation=ids)
+
+
+def test_means_over_other_people_are_refused(market):
+    """Somebody alone in a market is their own mean: every job would get the same number."""
+    person = market.applicant(WHO)
+    new = market.with_applicants([{"key": "new", "hard": list(person.hard_skills), "soft": list(person.soft_skills)}])
+    less = {"said": {"values": "cosine", "less_job_mean": True}}
+
+    class Agent:
+        def __init__(self, sources):
+            env = gym.make("JobRec-v0", market=market, num_candidates=4, prior_sources=sources).unwrapped
+            self.reads = {"observation": "features", "pairs": ["said"], "prior_sources": env.prior_sources}
+            self.env = SimpleNamespace(get_attr=lambda name: [getattr(env, name)])
+
+        def q_values(self, observation):
+            return observation["pairs"][:, 0]
+
+    def ranked(sources, market, who):
+        found = recommend(Agent(sources), market, who, n=3, observation={"prior_sources": sources})
+        return [one.job_id for one in found]
+
+    assert len(ranked(less, market, WHO)) == 3
+    with pytest.raises(ValueError, match=r"`prior_sources\['said'\]` is less the mean of the job over all applicants"):
+        ranked(less, new, "new")
+    # What depends on the pair alone, or on means that were given, is the same for anybody.
+    cosine = {"said": "cosine"}
+    assert ranked(cosine, new, "new") == ranked(cosine, market, WHO)
+    given = {"said": {"values": "cosine", "less_job_mean": np.linspace(0.0, 1.0, 60)}}
+    assert ranked(given, new, "new") == ranked(given, market, WHO)
 
 
 def test_numbers_of_pairs_are_blurred_as_the_environment_blurs_them(market):

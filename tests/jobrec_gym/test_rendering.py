@@ -465,3 +465,15 @@ def test_rendering_needs_a_mode_and_a_reset():
         gym.make("JobRec-v0", render_mode="rgb_array", render_size="huge", **SMALL)
     with pytest.raises(RuntimeError, match="call `reset` first"):
         gym.make("JobRec-v0", render_mode="ansi", **SMALL).unwrapped.render()
+
+
+def test_a_skill_that_is_spelt_in_another_case_is_shared(tmp_path):
+    (tmp_path / "jobs.csv").write_text("key,hard\nj,SQL;R\n")
+    (tmp_path / "people.csv").write_text("key,hard\np,sql;Go\n")
+    market = jobrec_gym.load_market(
+        f"csv:{tmp_path / 'jobs.csv'}", applicants=str(tmp_path / "people.csv"), encoder="hashing", cache_dir=False
+    )
+    env = gym.make("JobRec-v0", market=market, num_candidates=1, split="all", job_split="all", render_mode="ansi")
+    env.reset(seed=0)
+    env.step(0)
+    assert "shared: SQL\n" in env.render()

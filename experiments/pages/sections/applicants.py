@@ -56,6 +56,7 @@ def _draw(data: ReportData, by_agent: Mapping[str, Sequence[Mapping[str, Any]]])
         },
         rewards,
         {family: references["cosine"]["by_family"][family]["mean_reward"] for family in names},
+        list(data.groups),
     )
     return Content(
         "Outcomes on the held-out pairs by the applicant's family of occupations. Families differ in how good their "

@@ -37,7 +37,7 @@ def _draw(data: ReportData, careers: Mapping[str, Example]) -> Content:
     title = as_text(str(person["title"])) or "an applicant"
     alike = [label for label in careers if careers[label]["applicant"] == person][:_MOST_AGENTS]
     paths = {_BEFORE: careers[first]["before"], **{label: careers[label]["after"] for label in alike}}
-    paths |= {who: careers[first][who] for who in _REFERENCES}
+    paths |= {who: careers[first][who] for who in _REFERENCES if who not in paths}  # an agent may be called so
     drawn = {
         label: (path["levels"], path["left"]) for label, path in paths.items() if path and path["levels"] is not None
     }
@@ -50,6 +50,7 @@ def _draw(data: ReportData, careers: Mapping[str, Example]) -> Content:
         "evidence.",
         drawn,
         behind=(_BEFORE,),
+        groups=list(data.groups),
     )
     rows = _rows(data)
     header = ["highest level", *(str(level) for level in range(1, 6)), *_left_header(data)]

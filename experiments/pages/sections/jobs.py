@@ -72,6 +72,7 @@ def _draw(data: ReportData, found: _Found) -> Content:
         "Lorenz curves: the share of all recommendations that the least recommended jobs get. The further below the "
         "straight line, the fewer jobs get most of them. Mean over seeds.",
         shares,
+        list(data.groups),
     )
     words = "How often each job is the greedy choice on the held-out pairs."
     if not shares:

@@ -171,6 +171,16 @@ def test_a_column_that_is_not_what_its_name_says_is_let_go(tmp_path):
     assert '"level"' not in call and '"id"' not in call
 
 
+def test_pay_for_hours_and_for_years_in_one_column_is_doubted(tmp_path):
+    rows = ["1,SQL,60000,Annual,60000", "2,R,35,Hourly,70000", "3,R,,,"]
+    text, _ = told(write(tmp_path / "jobs.csv", "id,skills,salary_from,Salary Frequency,x", *rows))
+    assert "! 'salary_from' is not for the same time in all rows, 'Salary Frequency' says 'Annual', 'Hourly':" in text
+    text, _ = told(write(tmp_path / "jobs.csv", "id,skills,salary_from,Salary Frequency,annual_salary", *rows))
+    assert "not for the same time" not in text
+    text, _ = told(write(tmp_path / "jobs.csv", "id,skills,salary_from,Salary Frequency,x", rows[0], rows[2]))
+    assert "not for the same time" not in text
+
+
 def test_only_the_side_whose_column_is_wrong_lets_it_go(tmp_path):
     jobs = write(tmp_path / "jobs.csv", "id,level,skills", "1,2,SQL", "2,3,R")
     people = write(tmp_path / "people.csv", "id,level,skills", "1,guru,SQL", "1,wizard,R")

@@ -244,3 +244,53 @@ def test_numbers_of_numpy_are_read_like_those_of_a_file(market):
     person = new.applicant(0)
     assert (person.key, person.hard_skills, person.seniority) == ("3", ("SQL",), 2)
     assert (person.experience, person.title) == ("", "")
+
+
+def test_a_saved_market_is_told_again_how_new_people_are_read(market, files):
+    market.save(files / "saved")
+    saved = load_market(str(files / "saved"))
+    rows = [
+        {"id": "a", "can": ["SQL"], "level": "Fachkraft"},
+        {"id": "b", "can": ["keine"], "level": ""},
+        {"id": "c", "can": [], "level": ""},
+    ]
+    said = {"columns": {"key": "id", "hard": "can", "seniority": "level"}, "encoder": "hashing"}
+    with pytest.raises(MarketError, match="seniority_values={'Fachkraft': 3}"):
+        saved.with_applicants(rows, **said)
+    said |= {"seniority_values": {"Fachkraft": 3}, "null_values": ["keine"]}
+    with pytest.raises(MarketError, match="row 2 .key 'b'. has neither .*, like 2 of 3 applicants.*`on_empty='skip'`"):
+        saved.with_applicants(rows, **said)
+    new = saved.with_applicants(rows, on_empty="skip", **said)
+    assert (new.applicants.keys.tolist(), new.applicant("a").seniority) == (["a"], 3)
+    with pytest.raises(MarketError, match="`on_empty` must be 'raise' or 'skip'"):
+        saved.with_applicants(rows, on_empty="drop", **said)
+
+
+def test_a_file_of_new_people_may_have_another_encoding_and_delimiter(market, files):
+    (files / "new.csv").write_bytes("key|title|hard\np|Köchin|Brühe, Soße;hygiene\n".encode("cp1252"))
+    with pytest.raises(MarketError, match="encoding='cp1252'"):
+        market.with_applicants(files / "new.csv")
+    new = market.with_applicants(files / "new.csv", encoding="cp1252", delimiter="|")
+    assert (new.applicant("p").title, new.applicant("p").hard_skills) == ("Köchin", ("hygiene", "Brühe, Soße"))
+
+
+def test_a_file_of_new_people_without_the_context_of_the_jobs_is_told(files, caplog):
+    write_csv(files / "placed.csv", [{"key": "j", "hard": "SQL", "place": "Leeds", "pay": 30}])
+    write_csv(files / "there.csv", [{"key": "p", "hard": "SQL", "place": "Leeds", "pay": 20}])
+    write_csv(files / "wanting.csv", [{"key": "q", "hard": "SQL", "wanted": "York", "pay": 20}])
+    load_market(
+        f"csv:{files / 'placed.csv'}",
+        applicants=str(files / "there.csv"),
+        context={"place": "category", "pay": "at_most"},
+        encoder="hashing",
+    ).save(files / "saved")
+    saved = load_market(str(files / "saved"))
+
+    assert saved.with_applicants(files / "wanting.csv", encoder="hashing").applicant("q").context == {"pay": 20.0}
+    assert "wanting.csv has no column 'place', which the jobs have, so it is unknown for all" in caplog.text
+    way_out = {"place": ("category", "wanted", "place"), "pay": "at_most"}
+    assert "`context={'place': ('category', 'their column', 'place')}`" in caplog.text
+    caplog.clear()
+    new = saved.with_applicants(files / "wanting.csv", context=way_out, encoder="hashing")
+    assert new.applicant("q").context == {"place": "York", "pay": 20.0}
+    assert "unknown" not in caplog.text

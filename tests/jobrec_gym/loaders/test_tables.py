@@ -637,3 +637,26 @@ def test_a_name_of_a_file_is_shown_without_what_a_terminal_obeys(tmp_path):
         load_csv(file, role_column="role")
     assert "\x1b" not in str(refused.value)
     assert str(pickle.loads(pickle.dumps(refused.value))) == str(refused.value)
+
+
+def test_the_two_files_may_have_different_encodings(tmp_path):
+    (tmp_path / "jobs.csv").write_bytes("key;title;hard\nj;Köchin;Brühe\n".encode("cp1252"))
+    (tmp_path / "people.jsonl").write_text('{"key": "p", "title": "Bäcker", "hard": ["Brötchen"]}\n', encoding="utf-8")
+    both = {"applicants": str(tmp_path / "people.jsonl"), "encoder": "hashing"}
+
+    market = load_csv(tmp_path / "jobs.csv", encoding={"jobs": "cp1252"}, **both)
+    assert (market.job(0).title, market.applicant(0).title) == ("Köchin", "Bäcker")
+    with pytest.warns(UserWarning, match=r"`encoding=\{'jobs': 'cp1252'\}`"):
+        load_csv(tmp_path / "jobs.csv", encoding="cp1252", **both)
+    with pytest.raises(MarketError, match="`encoding` may name 'jobs', 'applicants', got 'job'. Did you mean 'jobs'?"):
+        load_csv(tmp_path / "jobs.csv", encoding={"job": "cp1252"}, **both)
+    with pytest.raises(MarketError, match="`encoding` must be the name of an encoding such as 'cp1252', got 'cp99999'"):
+        load_csv(tmp_path / "jobs.csv", encoding={"jobs": "cp99999"}, **both)
+    with pytest.raises(MarketError, match="`encoding` names one for each of two files, and .*jobs.csv is one file"):
+        load_csv(tmp_path / "jobs.csv", encoding={"jobs": "cp1252"}, n_applicants=3, encoder="hashing")
+
+
+def test_a_spreadsheet_is_to_be_saved_as_csv(tmp_path):
+    (tmp_path / "jobs.xlsx").write_bytes(b"PK")
+    with pytest.raises(MarketError, match="it is a spreadsheet: save the sheet as CSV"):
+        load_market(str(tmp_path / "jobs.xlsx"), applicants="people.csv")
