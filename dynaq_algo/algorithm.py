@@ -606,10 +606,8 @@ class CandidateAlgorithm(DQN):
         return losses
 
     def _ensure_logger(self, purpose: str) -> None:
-        """Make what :meth:`dump_logs` needs where it is not there yet; `learn` makes its own."""
-        if self.ep_info_buffer is None:
-            self.start_time = time.time_ns()
-            self.ep_info_buffer, self.ep_success_buffer = (deque(maxlen=self._stats_window_size) for _ in range(2))
+        """Make a logger where there is none yet, and let the time begin; `learn` does both itself."""
+        self.start_time = self.start_time or time.time_ns()
         if not hasattr(self, "_logger"):
             self._logger = utils.configure_logger(
                 self.verbose, self.tensorboard_log, f"{type(self).__name__}_{purpose}"
@@ -620,7 +618,11 @@ class CandidateAlgorithm(DQN):
         for name, values in self._component_windows.items():
             if not np.isnan(values).all():
                 self.logger.record(f"reward/{name.removeprefix('reward/')}", float(np.nanmean(values)))
+        kept = self.ep_info_buffer, self.ep_success_buffer
+        # Without `learn` there were no episodes. SB3 makes the windows of these when `learn` begins.
+        self.ep_info_buffer, self.ep_success_buffer = (deque() if window is None else window for window in kept)
         super().dump_logs()
+        self.ep_info_buffer, self.ep_success_buffer = kept
 
     # ------------------------------------------------------------------ saving
 
