@@ -38,11 +38,15 @@ SCALES_WITH_SOURCES: Mapping[str, float] = {"trust": 0.0, "similarity": 0.1}
 """The scales that have another default with `prior_sources`."""
 
 _SAME = 1 - 1e-5
-"""Two vectors are the same if their cosine is above this. A known pair takes the vector of an earlier one that is the
-same, so that among known pairs whatever is the same as a third is the same: else the kernel would be no covariance."""
+"""Two vectors are the same if their cosine is above this."""
 
-_NEARLY_SAME = 1 - 2e-5
-"""Cosines of single precision, which are wrong by less than 1e-5, are above this if the vectors are the same."""
+_NEARLY_SAME = 1 - 1.1e-5
+"""A pair takes the vector of a known pair if their cosine is above this, so that among known pairs whatever is the same
+as a third is the same: else the kernel would be no covariance. It is below `_SAME` by more than the error of a cosine
+in single precision, so that this does not depend on the precision."""
+
+_NEAR = 1 - 6e-5
+"""Two vectors that may both be nearly the same as a third have a cosine above this, also in single precision."""
 
 _PIECE = 4_096
 """Pairs that are predicted at a time. This bounds the memory of their covariances with the known pairs."""
@@ -194,7 +198,7 @@ class GaussianProcess(nn.Module):
     _beliefs: Beliefs | None  # None: not computed since the last reward
     _fit_due: int
     _features_version: int  # the version of the features with which the known pairs were computed
-    _has_nearly_same: bool  # whether a known pair has the state or action of another that is nearly the same
+    _has_near: bool  # whether the states or actions of two known pairs are near to each other, and not equal
 
     def __init__(
         self,
@@ -675,7 +679,7 @@ class GaussianProcess(nn.Module):
     def _units(self, state: th.Tensor, action: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """States and actions (..., shared_dim) at unit length; those of a known pair where they are nearly the same."""
         units = (F.normalize(self.features.centred(vectors), dim=-1) for vectors in (state, action))
-        if not self._has_nearly_same:
+        if not self._has_near:
             return next(units), next(units)
         known = self._used(state.dtype)
         return _nearest(next(units), known.state), _nearest(next(units), known.action)
@@ -754,7 +758,7 @@ class GaussianProcess(nn.Module):
 
     def _put_all(self) -> None:
         """Compute the parts of all pairs with the present features."""
-        self._has_nearly_same = False
+        self._has_near = False
         for slot in range(self._n_used):
             self._put(slot, slot)
 
@@ -767,15 +771,17 @@ class GaussianProcess(nn.Module):
         state, action, pairs = raw.split([shared_dim, shared_dim, self.features.n_pairs])
         unit = [F.normalize(self.features.centred(vector), dim=0) for vector in (state, action)]
         for which, (units, single) in enumerate(zip(self._known[:2], self._known_single[:2], strict=True)):
-            near = single[:n_others] @ unit[which].float() > _NEARLY_SAME
-            if slot < n_others:
-                near[slot] = False
-            if len(places := near.nonzero().flatten()):
-                cosines = units[places] @ unit[which]
-                nearest = places[cosines.argmax()]
-                if cosines.max() > _SAME:
-                    self._has_nearly_same |= not th.equal(units[nearest], unit[which])
-                    unit[which] = units[nearest].clone()
+            near = single[:n_others] @ unit[which].float()
+            near[slot : slot + 1] = -1.0
+            if not len(near) or near[nearest := int(near.argmax())] <= _NEAR:
+                continue
+            if th.equal(units[nearest], unit[which]):  # which was compared with the others
+                continue
+            self._has_near = True
+            found = units[:n_others][near > _NEAR]
+            cosines = found @ unit[which]
+            if cosines.max() > _NEARLY_SAME:
+                unit[which] = found[cosines.argmax()]
         similarities = self.features.of_blocks(state, action)
         scaled = self.features.scaled(pairs)
         prior = th.cat([similarities, scaled]) @ self.prior.double()
@@ -804,7 +810,7 @@ class GaussianProcess(nn.Module):
         self._features_version = features.version
         self._beliefs = None
         self._fit_due = 20
-        self._has_nearly_same = False
+        self._has_near = False
 
         def empty(*shape: int, dtype: th.dtype = th.float64) -> th.Tensor:
             return th.empty(0, *shape, dtype=dtype, device=device)
@@ -823,7 +829,7 @@ class GaussianProcess(nn.Module):
         """The learned transitions and the posterior, for `state_dict`."""
         n = self._n_used
         units = {}
-        if self._has_nearly_same:  # the pair that another one has its vectors from may be forgotten
+        if self._has_near:  # the pair that another one has its vectors from may be forgotten
             units = {"unit_state": self._known.state[:n].clone(), "unit_action": self._known.action[:n].clone()}
         return {
             **units,
@@ -877,20 +883,23 @@ class GaussianProcess(nn.Module):
         self._slots = {keys[slot].tobytes(): slot for slot in state["order"].tolist()}
         self._put_all()
         if same and "unit_state" in state:
-            self._has_nearly_same = True
+            self._has_near = True
             for known in (self._known, self._known_single):
                 known.state[:n], known.action[:n] = state["unit_state"], state["unit_action"]
-        elif self._has_nearly_same:
-            same = False  # by an earlier version, whose posterior was that of a kernel which is no covariance
+        elif self._has_near:
+            same = False  # by an earlier version, whose posterior may be that of a kernel which is no covariance
         self._features_version = version
         if not same:
             self._solve()
 
 
 def _nearest(vectors: th.Tensor, known: th.Tensor) -> th.Tensor:
-    """Vectors (..., d) of unit length, each replaced by the nearest of the known ones (n, d) if that is the same."""
-    cosines, places = (vectors @ known.T).max(dim=-1)
-    return th.where((cosines > _SAME).unsqueeze(-1), known[places], vectors)
+    """Vectors (..., d) of unit length, each replaced by the nearest of the known ones (n, d) if it is nearly that."""
+    found = []
+    for part in vectors.flatten(end_dim=-2).split(_PIECE):
+        cosines, places = (part @ known.T).max(dim=1)
+        found.append(th.where((cosines > _NEARLY_SAME).unsqueeze(1), known[places], part))
+    return th.cat(found).view_as(vectors)
 
 
 def _for_each(of_states: th.Tensor, n: int) -> th.Tensor:

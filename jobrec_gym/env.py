@@ -127,9 +127,9 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         mask_in_observation: Put the mask into the observation; always so with ``repeats=False``.
         job_fields: Further blocks of the jobs' vectors: ``"title"``, ``"experience"``.
         pair_features: Columns of the entry ``pairs``, or ``"all"`` of them. ``"hard_coverage"`` and
-            ``"soft_coverage"`` are the share of the job's hard or soft skills that the applicant has, 0 for a job that
-            asks for none. Where skills are free texts, they are the cosine of the applicant's block and the job's, at
-            least 0.
+            ``"soft_coverage"`` are the share of the job's hard or soft skills that the applicant has, whatever their
+            case, and 0 for a job that asks for none. Where skills are free texts, they are the cosine of the
+            applicant's block and the job's, at least 0.
             ``"seniority"`` is ``1 - |level_i - level_j| / 4``, and 0.5 where a level is unknown.
         pair_noise: Standard deviation of normally distributed noise that is added to each of these values. The sum is
             clipped to [0, 1]. The noise is a hash of feature, applicant and job. So a pair's value is wrong in the same

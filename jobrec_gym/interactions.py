@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -25,7 +26,7 @@ from jobrec_gym.simulators.base import DECISIONS
 from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import put_back, whole_file, whole_folder, write_array
 
-__all__ = ["Interactions", "LogError", "ObservationForm", "check_catalogue", "is_saved_log"]
+__all__ = ["Interactions", "LogError", "ObservationForm", "check_catalogue", "is_saved_log", "of_its_env"]
 
 Ids = NDArray[np.int64]
 
@@ -621,14 +622,19 @@ def check_catalogue(agent: Any, market: LabourMarket, job_fields: Sequence[str] 
     Args:
         agent: An agent that reads ids.
         market: The market whose rows the ids are.
-        job_fields: Further blocks of the jobs' vectors.
+        job_fields: Further blocks of the jobs' vectors in the agent's table, if ``agent.reads`` does not say them. An
+            observation of ids does not show them, so those of another environment do not matter.
         argument: Name of the argument that is the agent, for the message.
 
     Raises:
         ValueError: If the tables differ.
     """
-    known, table = getattr(getattr(agent, "action_table", None), "values", None), _table(market, job_fields)
-    if known is not None and not _is_same_table(_Identity(known), table) and not _has_own_features(agent, table):
+    known = getattr(getattr(agent, "action_table", None), "values", None)
+    if known is None:
+        return
+    own_fields = (getattr(agent, "reads", None) or {}).get("job_fields")
+    table = _table(market, job_fields if own_fields is None else own_fields)
+    if not _is_same_table(_Identity(known), table) and not _has_own_features(agent, table):
         raise ValueError(
             f"`{argument}` looks up ids in a table of {len(known):,} jobs, but this market has another one, of "
             f"{len(table.table):,}: load the agent on it, `DynaQ.load(path, env=gym.make('JobRec-v0', market=market, "
@@ -636,15 +642,19 @@ def check_catalogue(agent: Any, market: LabourMarket, job_fields: Sequence[str] 
         )
 
 
+def of_its_env(agent: Any, name: str) -> Any:
+    """An attribute of an agent's environment; ``None`` without an environment, or one that has been closed."""
+    try:
+        return agent.env.get_attr(name)[0]
+    except (AttributeError, OSError, EOFError, gym.error.ClosedEnvironmentError):  # the last three once it is closed
+        return None
+
+
 def _has_own_features(agent: Any, table: _Identity) -> bool:
     """Whether an agent has features of its own for the jobs of a table, as far as is known."""
-    env = getattr(agent, "env", None)
-    if env is None:
+    shown = of_its_env(agent, "action_features")
+    if shown is None:
         return getattr(agent, "action_features", None) is not None
-    try:
-        shown = env.get_attr("action_features")[0]
-    except (AttributeError, OSError, EOFError):  # the last two where the environment's process has ended
-        return False
     return isinstance(shown, np.ndarray) and _is_same_table(_Identity(shown), table)
 
 

@@ -47,7 +47,7 @@ def auc(scores: ArrayLike, hits: ArrayLike) -> NDArray[np.float64]:
     """
     scores, hits = _pair(scores, hits, 1)
     places = _places(scores)
-    found, others = (_sums(places, counted) for counted in (hits > 0, hits <= 0))
+    found, others = (_sums(places, counted) for counted in (hits > 0, ~(hits > 0)))
     below = np.cumsum(others, axis=1) - others
     n = found.sum(axis=1) * others.sum(axis=1)
     above = (found * (below + 0.5 * others)).sum(axis=1)

@@ -245,8 +245,17 @@ def _skill_shares(market: LabourMarket, block: str) -> _SkillShares:
     ids = _ids_of_spellings(getattr(market.vocabulary, f"{block}_skills"))
     lists = [getattr(side, f"{block}_skills") for side in (market.applicants, market.jobs)]
     if ids is not None:
-        lists = [SkillLists.from_rows(ids[skills[row]].tolist() for row in range(len(skills))) for skills in lists]
+        lists = [_with_ids(skills, ids) for skills in lists]
     return _SkillShares(*lists)
+
+
+def _with_ids(skills: SkillLists, ids: NDArray[np.int32]) -> SkillLists:
+    """The lists with other ids, ``ids[old]``, each once in a row."""
+    n, width = len(skills), len(ids)
+    codes = np.repeat(np.arange(n), np.diff(skills.offsets)) * width + ids[skills.ids]
+    codes.sort(kind="stable")  # almost sorted, so this is fast
+    rows, kept = np.divmod(codes[np.diff(codes, prepend=-1) > 0], width)
+    return SkillLists(np.searchsorted(rows, np.arange(n + 1)).astype(np.int64), kept.astype(np.int32))
 
 
 @lru_cache(maxsize=4)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.interactions import ObservationForm, check_catalogue
+from jobrec_gym.interactions import ObservationForm, check_catalogue, of_its_env
 from jobrec_gym.job_index import EXACT_UP_TO, open_index
 from jobrec_gym.market import BLOCKS, LabourMarket, Profile, row_products
 from jobrec_gym.market.context import folded
@@ -239,15 +239,17 @@ def _form(agent: Any, market: LabourMarket, observation: Observed | None) -> Obs
         )
     form = dataclasses.replace(form, **given)
     if sources:
-        features = tuple(name for name in form.pair_features if name not in sources)
+        features, columns = form.pair_features, tuple(reads["pairs"])
+        if not isinstance(features, str):  # "all" of the features; sources are none of them
+            features = tuple(name for name in features if name not in sources)
         values = SourcedPairValues(market, features, noise, sources)
-        if (values.names, values.described) != (tuple(form.pair_features), reads["prior_sources"]):
+        if (values.names, values.described) != (columns, reads["prior_sources"]):
             raise ValueError(
-                f"`prior_sources` must be those of training, {reads['prior_sources']} in the columns "
-                f"{tuple(form.pair_features)}, got {values.described} in {values.names}."
+                f"`prior_sources` must be those of training, {reads['prior_sources']} in the columns {columns}, got "
+                f"{values.described} in {values.names}."
             )
         _refuse_means_of_others(agent, market, sources)
-        form = dataclasses.replace(form, ask_pairs=values)
+        form = dataclasses.replace(form, pair_features=columns, ask_pairs=values)
     elif noise:
         form = dataclasses.replace(form, ask_pairs=PairValues(market, form.pair_features, noise))
     return form
@@ -260,12 +262,10 @@ def _refuse_means_of_others(agent: Any, market: LabourMarket, sources: Mapping[s
     """
     less = {name: source.get(LESS_JOB_MEAN) for name, source in sources.items() if isinstance(source, Mapping)}
     name = next((name for name, means in less.items() if isinstance(means, (bool, np.bool_)) and means), None)
-    if name is None or getattr(agent, "env", None) is None:
+    trained_on = None if name is None else of_its_env(agent, "market")
+    if trained_on is None:
         return
-    try:
-        people = agent.env.get_attr("market")[0].applicants.vectors
-    except (AttributeError, OSError, EOFError):  # the last two where the environment's process has ended
-        return
+    people = trained_on.applicants.vectors
     if people is not market.applicants.vectors and not np.array_equal(people, market.applicants.vectors):
         raise ValueError(
             f"`prior_sources[{name!r}]` is less the mean of the job over all applicants of the market, and this market "

@@ -162,12 +162,12 @@ class _BadRows:
     n: dict[str, int] = field(default_factory=dict)
     first: dict[str, list[str]] = field(default_factory=dict)
     cells: dict[str, Any] = field(default_factory=dict)  # the first cell of each kind
-    words: dict[str, None] = field(default_factory=dict)  # the unknown decisions, each once
+    words: dict[str, None] = field(default_factory=dict)  # unknown decisions, each once, and one more than are named
 
     def add(self, kind: str, row: int, cell: Any) -> None:
         self.n[kind] = self.n.get(kind, 0) + 1
         self.cells.setdefault(kind, cell)
-        if kind == _UNKNOWN_DECISION:
+        if kind == _UNKNOWN_DECISION and len(self.words) <= _WORDS:
             self.words.setdefault(str(cell).strip())
         named = self.first.setdefault(kind, [])
         if len(named) < _NAMED:
@@ -282,8 +282,8 @@ def _read(
         found = f"{table.file}: {n:,} of {len(table.rows):,} rows are impossible: {bad.text()}."
         if _TWICE in bad.n:
             found += (
-                " A row is one recommendation with its last answer: if rows are events (shown, clicked, applied), keep "
-                "the last event of each recommendation."
+                " A row is one recommendation with its answer: if rows are events (shown, clicked, applied), keep one "
+                "row of each recommendation, with the most that the person did."
             )
         if on_bad == "raise" or not rows:
             hint = ""

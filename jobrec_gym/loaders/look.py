@@ -295,10 +295,11 @@ def _doubt_of_units(side: _Side, table: Table) -> list[str]:
     salary, unit = side.context.get("salary"), find_columns(table.header, {"unit": _UNITS}).get("unit")
     if salary is None or unit is None or _plain(salary) in _YEARLY:
         return []
-    found = sorted({str(row.get(unit)).strip() for _, row in table.rows if not is_nothing(row.get(unit))})
+    cells = [str(row.get(unit)).strip() for _, row in table.rows if not is_nothing(row.get(unit))]
+    found = {cell.casefold(): cell for cell in reversed(cells)}  # the first spelling of each
     if len(found) < 2:
         return []
-    named = f"{', '.join(map(repr, found[:4]))}{', ...' if len(found) > 4 else ''}"
+    named = f"{', '.join(map(repr, sorted(found.values())[:4]))}{', ...' if len(found) > 4 else ''}"
     return [f"{salary!r} is not for the same time in all rows, {unit!r} says {named}: turn it into yearly pay first"]
 
 

@@ -106,22 +106,27 @@ def newcomers_of(
     records = records_of(
         table, "applicants", reading["columns"], reading["text_columns"], rules, fields=fields, context=context
     )
-    if table is not rows and isinstance(rows, str | os.PathLike):
-        _tell_what_is_unknown(market, table.file, context)
+    if isinstance(rows, str | os.PathLike):
+        _tell_what_is_unknown(market, table.file, context, reading["context"])
     records = with_skills(table.file, "applicants", records, on_empty, [])
     check_records(table.file, "applicants", records)
     return Newcomers(market, table.file, records, encoder)
 
 
-def _tell_what_is_unknown(market: LabourMarket, file: str, context: Mapping[str, ContextField]) -> None:
+def _tell_what_is_unknown(
+    market: LabourMarket, file: str, context: Mapping[str, ContextField], told: Context | Sequence[str] | None
+) -> None:
     """Logs which fields of the market's context a file of people does not have, because nothing else would show it."""
     missing = [name for name, table in market.context.items() if table.shown and name not in context]
     if missing:
         kind = market.context[missing[0]].kind
+        given = context_fields(told) if isinstance(told, Mapping) else {}
+        columns = [given[name].applicants or name if name in given else name for name in missing]
         logger.warning(
-            "%s has no column %s, which the jobs have, so it is unknown for all these people. If columns of other "
-            "names hold it, say `context={%r: (%r, 'their column', %r)}`.",
-            *(file, " and no column ".join(map(repr, missing)), missing[0], kind, missing[0]),
+            "%s has no column %s, so %s of the jobs is unknown for all these people. If columns of other names hold "
+            "it, say `context={%r: (%r, 'their column', %r)}`.",
+            *(file, " and no column ".join(map(repr, columns)), " and ".join(map(repr, missing))),
+            *(missing[0], kind, missing[0]),
         )
 
 

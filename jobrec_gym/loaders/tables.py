@@ -271,10 +271,8 @@ def with_skills(file: str, side: str, records: list[Record], on_empty: OnEmpty, 
         return records
     first = f"{empty[0].where} (key {empty[0].key!r}) has neither hard nor soft skills"
     if len(empty) == len(records):
-        raise MarketError(
-            f"{first}, nor has any of the {len(records):,} {side}: are they in another column? Name it by "
-            "`columns=...`."
-        )
+        others = f", nor has any of the {len(records):,} {side}" if len(records) > 1 else ""
+        raise MarketError(f"{first}{others}: are they in another column? Name it by `columns=...`.")
     if on_empty == "raise":
         more = f", like {len(empty):,} of {len(records):,} {side}" if len(empty) > 1 else ""
         raise MarketError(f"{first}{more}; give it one, or leave such rows out by `on_empty='skip'`.")

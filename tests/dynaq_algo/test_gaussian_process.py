@@ -315,6 +315,39 @@ def test_states_that_change_little_by_little_leave_the_kernel_a_covariance(max_p
     assert asked.ask(loaded)[0].abs().max() < 2 and asked.ask(loaded)[1].min() > 0
 
 
+def turned(state, angles, features):
+    """A state (d,), turned about the mean action by each of the angles (n,) in another direction: (n, d)."""
+    shift = features.centred(th.zeros(len(state), dtype=th.float64))
+    base = state.double() + shift
+    away = base.norm() * th.linalg.svd(base.unsqueeze(0)).Vh[1:][: len(angles)]
+    angles = th.as_tensor(angles, dtype=th.float64).unsqueeze(1)
+    return (base * angles.cos() + away * angles.sin() - shift).float()
+
+
+def test_a_state_among_several_that_are_not_the_same_is_the_same_as_one_of_them():
+    asked = Pairs(5)
+    middle = asked.state[0].clone()
+    asked.state = turned(middle, [0.0042] * 5, asked.features)
+    model = GaussianProcess(asked.features, PRIOR, {"same_state": 0.5}, noise=0.2)
+    model.observe(*asked.of(slice(None)), th.linspace(0, 1, 5))
+    assert len(th.unique(model._known.state[:5], dim=0)) == 5  # each is a state of its own
+    _, spread = model.score(middle.expand(5, -1), asked.action.unsqueeze(1))
+    assert spread.min() > 0.1
+
+
+def test_states_at_the_limit_of_being_the_same_leave_each_pair_its_uncertainty():
+    rng = np.random.default_rng(0)
+    features = BlockwiseFeatures(64, 64, n_blocks=1)
+    liked = rng.normal(size=(900, 64)) + 1.5 * rng.normal(size=64)
+    liked /= np.linalg.norm(liked, axis=1, keepdims=True)
+    means = (liked.cumsum(axis=0) / np.arange(1, 901)[:, None])[500:]
+    state, action = (th.as_tensor(part, dtype=th.float32) for part in (means, rng.normal(size=(400, 64))))
+    model = GaussianProcess(features, [0.3], {"same_state": 0.5}, noise=0.2)
+    model.observe(state, action, None, th.ones(400))
+    assert 1 < len(th.unique(model._used(th.float64).state, dim=0)) < 40
+    assert model.score(state, action.unsqueeze(1))[1].min() > 0.1
+
+
 def test_a_whole_catalogue_of_one_who_changes_has_the_means_that_each_pair_has_alone(monkeypatch):
     asked = drifting()
     model = GaussianProcess(asked.features, PRIOR, {"same_state": 0.5})

@@ -275,7 +275,7 @@ def test_a_log_of_events_is_told_that_a_row_is_one_recommendation(shop, tmp_path
     file = write(tmp_path / "log.csv", rows, ["applicant", "job", "decision", "time"])
 
     load_interactions(file, shop, decisions={"shown": "ignore"}, on_bad="skip")
-    assert "keep the last event of each recommendation" in caplog.text
+    assert "keep one row of each recommendation, with the most that the person did" in caplog.text
 
 
 @pytest.mark.parametrize(

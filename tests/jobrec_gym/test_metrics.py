@@ -144,6 +144,12 @@ def test_infinite_scores_are_compared_like_others():
     assert auc([[np.inf, 1.0, np.inf]], [[True, False, False]]) == pytest.approx([0.75])
 
 
+def test_a_hit_that_is_nan_is_none_as_in_the_other_metrics():
+    scores, hits = [[1.0, 2.0, 3.0]], [[np.nan, 1.0, 0.0]]
+    assert auc(scores, hits) == pytest.approx([0.5])
+    assert mrr(scores, hits) == pytest.approx([0.5])
+
+
 @pytest.mark.parametrize("metric", [auc, lambda scores, hits: ndcg_at_k(scores, hits, 10, ties="mean")])
 def test_a_whole_catalogue_is_ranked_in_little_memory(metric):
     """A comparison of each candidate with each would take 200 MB here, and gigabytes for a few hundred people."""

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from jobrec_gym import Interactions, ObservationForm, RuleSimulator, recommend, record_interactions
+from jobrec_gym import FeedbackReward, Interactions, ObservationForm, RuleSimulator, recommend, record_interactions
 from jobrec_gym.counter_rng import hash64
 from jobrec_gym.interactions import LogError
 from jobrec_gym.off_policy import (
@@ -319,16 +319,39 @@ def test_an_agent_of_another_catalogue_is_refused(market):
         record_interactions(env, agent, n=5)
 
 
-@pytest.mark.parametrize("knows", ["env", "argument"])
+def test_job_fields_do_not_matter_to_an_agent_that_reads_ids(market):
+    """No observation of ids shows them: an agent was trained with the titles, or the environment has them."""
+    sets = [[0, 1, 2]] * 4
+    log = Interactions.of(market, range(4), [0, 1, 2, 0], [1.0, 0.0, 1.0, 0.0], shown=sets, propensity=[0.3] * 4)
+    for own, others in (["title"], ()), ([], ("title",)):
+        agent = Says(np.zeros((4, 3)))
+        agent.reads = {"observation": "ids", "job_fields": own}
+        agent.action_table = SimpleNamespace(values=market.action_features(own).copy())
+        assert estimate(agent, log, "ips", form=ObservationForm("ids", others)).n == 4
+        agent.values = np.zeros((1, 3))
+        options = {"market": market, "observation": "ids", "num_candidates": 3}
+        env = FeedbackReward(gym.make("JobRec-v0", **options, job_fields=others), RuleSimulator(seed=0))
+        assert len(record_interactions(env, agent, n=3)) == 3
+
+
+@pytest.mark.parametrize("knows", ["env", "argument", "closed"])
 def test_an_agent_with_features_of_its_own_reads_the_ids_of_its_environment(market, knows):
     """`action_features=` of an agent: the ids are the environment's, their features are not."""
+
+    def refused(name):
+        raise gym.error.ClosedEnvironmentError
+
     sets = [[0, 1, 2]] * 4
     log = Interactions.of(market, range(4), [0, 1, 2, 0], [1.0, 0.0, 1.0, 0.0], shown=sets, propensity=[0.3] * 4)
 
     class Agent(Says):
         reads = {"observation": "ids"}  # noqa: RUF012
         action_table = SimpleNamespace(values=np.eye(60))
-        env = SimpleNamespace(get_attr=lambda name: [market.action_features().copy()]) if knows == "env" else None
+        env = {
+            "env": SimpleNamespace(get_attr=lambda name: [market.action_features().copy()]),
+            "closed": SimpleNamespace(get_attr=refused),
+            "argument": None,
+        }[knows]
         action_features = action_table.values
 
     agent = Agent(np.zeros((4, 3)))

@@ -168,6 +168,23 @@ def test_means_over_other_people_are_refused(market):
     assert ranked(given, new, "new") == ranked(given, market, WHO)
 
 
+@pytest.mark.parametrize("features", ["all", ["hard_coverage", "soft_coverage", "seniority"]], ids=str)
+def test_arguments_of_an_environment_with_sources_are_taken_as_they_were_given_to_it(market, features):
+    said = {"prior_sources": {"said": "cosine"}, "pair_features": features}
+    env = gym.make("JobRec-v0", market=market, num_candidates=4, **said).unwrapped
+
+    class Agent:
+        reads = {"pairs": list(env.pair_feature_names), "prior_sources": env.prior_sources}  # noqa: RUF012
+
+        def q_values(self, observation):
+            return observation["pairs"] @ np.array([1.0, 2.0, 3.0, 4.0])
+
+    found = recommend(Agent(), market, WHO, n=3, observation=said)
+    assert found == recommend(Agent(), market, WHO, n=3, observation={"prior_sources": said["prior_sources"]})
+    with pytest.raises(ValueError, match="`prior_sources` must be those of training"):
+        recommend(Agent(), market, WHO, observation={**said, "pair_features": ["seniority"]})
+
+
 def test_numbers_of_pairs_are_blurred_as_the_environment_blurs_them(market):
     shown = []
     for noise in (0.0, 0.3):

@@ -287,10 +287,26 @@ def test_a_file_of_new_people_without_the_context_of_the_jobs_is_told(files, cap
     saved = load_market(str(files / "saved"))
 
     assert saved.with_applicants(files / "wanting.csv", encoder="hashing").applicant("q").context == {"pay": 20.0}
-    assert "wanting.csv has no column 'place', which the jobs have, so it is unknown for all" in caplog.text
+    assert "wanting.csv has no column 'place', so 'place' of the jobs is unknown for all these people" in caplog.text
     way_out = {"place": ("category", "wanted", "place"), "pay": "at_most"}
     assert "`context={'place': ('category', 'their column', 'place')}`" in caplog.text
     caplog.clear()
     new = saved.with_applicants(files / "wanting.csv", context=way_out, encoder="hashing")
     assert new.applicant("q").context == {"place": "York", "pay": 20.0}
     assert "unknown" not in caplog.text
+
+
+def test_a_column_of_the_context_that_is_missing_is_named(files, caplog):
+    write_csv(files / "placed.csv", [{"key": "j", "hard": "SQL", "place": "Leeds"}])
+    write_csv(files / "wanting.csv", [{"key": "q", "hard": "SQL", "wanted": "York"}])
+    write_csv(files / "there.csv", [{"key": "p", "hard": "SQL", "place": "Leeds"}])
+    context = {"place": ("category", "wanted", "place")}
+    placed = {"applicants": str(files / "wanting.csv"), "context": context, "encoder": "hashing"}
+    market = load_market(f"csv:{files / 'placed.csv'}", **placed)
+    assert market.with_applicants(files / "there.csv").applicant("p").context == {}
+    assert "there.csv has no column 'wanted', so 'place' of the jobs is unknown for all these people" in caplog.text
+
+
+def test_one_person_without_skills_is_not_counted_among_others(market):
+    with pytest.raises(MarketError, match=r"row 1 \(key 'p'\) has neither hard nor soft skills: are they in another"):
+        market.with_applicants([{"key": "p", "hard": []}])
