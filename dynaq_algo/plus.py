@@ -87,12 +87,11 @@ def plus_arguments(
             "bootstrap": "max",
             "world_model": "transitions",
             "world_model_kwargs": {},
-            "planning_source": "candidates",
             "planning_steps": 2,
             "buffer_size": 100_000,
         }
-        if overrides.get("world_model", "transitions") != "transitions":
-            del arguments["planning_source"]  # with other models, "candidates" refuses episodes that end
+        if overrides.get("world_model", "transitions") == "transitions":
+            arguments["planning_source"] = "candidates"  # with other models it refuses episodes that end
     elif overrides.get("world_model", "gaussian_process") != "gaussian_process":
         del arguments["world_model_kwargs"]  # those of a Gaussian process
         if overrides["world_model"] == "transitions":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -504,12 +504,10 @@ def _modelled(
     of_pairs = np.empty(len(log.shown_ids))
     applicants, at = log.applicant_ids[chances.owner], log.shown_offsets[:-1] + log.chosen
     if reward_model is not None:
-        for size in np.unique(log.sizes):
-            rows = np.flatnonzero(log.sizes == size)
-            values = np.asarray(reward_model(log.applicant_ids[rows, None], log.sets(rows)), np.float64)
-            if values.shape != (len(rows), size) or not np.isfinite(values).all():
-                raise ValueError(f"`{named}` must give finite rewards {(len(rows), int(size))}, got {values.shape}.")
-            of_pairs[log.shown_offsets[rows][:, None] + np.arange(size)] = values
+        for places, values in _asked_by_size(reward_model, log):
+            if values.shape != places.shape or not np.isfinite(values).all():
+                raise ValueError(f"`{named}` must give finite rewards {places.shape}, got {values.shape}.")
+            of_pairs[places] = values
     else:
         people = log.people
         fold_of = np.empty(len(people), np.int64)
@@ -532,22 +530,30 @@ def _modelled(
 
 def _numbers_of(reward_features: RewardModel, log: Interactions) -> Floats:
     """Numbers (total, p) of all shown pairs, end to end, by a user's function, checked."""
-    assert log.shown_offsets is not None and log.shown_ids is not None  # the log has probabilities
+    assert log.shown_ids is not None  # the log has probabilities
     numbers: Floats | None = None
-    for size in np.unique(log.sizes):
-        rows = np.flatnonzero(log.sizes == size)
-        values = np.asarray(reward_features(log.applicant_ids[rows, None], log.sets(rows)), np.float64)
-        shape = (len(rows), int(size), *(values.shape[-1:] if numbers is None else numbers.shape[1:]))
+    for places, values in _asked_by_size(reward_features, log):
+        shape = (*places.shape, *(values.shape[-1:] if numbers is None else numbers.shape[1:]))
         if values.shape != shape or not np.isfinite(values).all():
+            n, k = places.shape
             raise ValueError(
-                f"`reward_features` must give finite numbers of each pair, ({len(rows)}, {size}, p), with the same p "
-                f"in each set, got {values.shape}."
+                f"`reward_features` must give finite numbers of each pair, ({n}, {k}, p), with the same p in each set, "
+                f"got {values.shape}."
             )
         if numbers is None:
             numbers = np.empty((len(log.shown_ids), shape[-1]))
-        numbers[log.shown_offsets[rows][:, None] + np.arange(size)] = values
+        numbers[places] = values
     assert numbers is not None  # the log has rows
     return numbers
+
+
+def _asked_by_size(function: RewardModel, log: Interactions) -> Iterator[tuple[NDArray[np.int64], Floats]]:
+    """What a user's function gives for all sets of one size k, and the places (n, k) of their pairs, end to end."""
+    assert log.shown_offsets is not None  # the log has probabilities
+    for size in np.unique(log.sizes):
+        rows = np.flatnonzero(log.sizes == size)
+        values = np.asarray(function(log.applicant_ids[rows, None], log.sets(rows)), np.float64)
+        yield log.shown_offsets[rows][:, None] + np.arange(size), values
 
 
 def _never_recommended(log: Interactions, chances: _Chances) -> tuple[float, tuple[NeverRecommended, ...]]:

@@ -14,7 +14,7 @@ from jobrec_gym.market import LabourMarket
 from jobrec_gym.pair_features import PAIR_FEATURES, PairValues
 from jobrec_gym.simulators.base import DECISIONS, BoundSimulator, make_simulator
 
-__all__ = ["LESS_JOB_MEAN", "SourcedPairValues", "open_source"]
+__all__ = ["LESS_JOB_MEAN", "SourcedPairValues", "less_own_means", "open_source"]
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -88,6 +88,12 @@ class SourcedPairValues(PairValues):
     def _shown(self, name: str, applicant_ids: Ids, job_ids: Ids) -> Floats:
         source = self._sources.get(name)
         return super()._shown(name, applicant_ids, job_ids) if source is None else source(applicant_ids, job_ids)
+
+
+def less_own_means(sources: Mapping[str, Any]) -> list[str]:
+    """Names of the sources that are less each job's mean over the people of the market, ``"less_job_mean": True``."""
+    less = {name: source.get(LESS_JOB_MEAN) for name, source in sources.items() if isinstance(source, Mapping)}
+    return [name for name, means in less.items() if isinstance(means, (bool, np.bool_)) and means]
 
 
 def open_source(name: str, source: Any, market: LabourMarket) -> tuple[Callable[[Ids, Ids], Floats], str, bool]:

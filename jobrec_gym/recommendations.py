@@ -18,7 +18,7 @@ from jobrec_gym.market.context import folded
 from jobrec_gym.market.keys import find_rows
 from jobrec_gym.near_miss import best_match
 from jobrec_gym.pair_features import PairValues
-from jobrec_gym.prior_sources import LESS_JOB_MEAN, SourcedPairValues
+from jobrec_gym.prior_sources import LESS_JOB_MEAN, SourcedPairValues, less_own_means
 
 __all__ = ["Agent", "Recommendation", "recommend", "recommend_each"]
 
@@ -260,17 +260,16 @@ def _refuse_means_of_others(agent: Any, market: LabourMarket, sources: Mapping[s
 
     Whether it was is known only of an agent that holds its environment.
     """
-    less = {name: source.get(LESS_JOB_MEAN) for name, source in sources.items() if isinstance(source, Mapping)}
-    name = next((name for name, means in less.items() if isinstance(means, (bool, np.bool_)) and means), None)
-    trained_on = None if name is None else of_its_env(agent, "market")
+    less = less_own_means(sources)
+    trained_on = of_its_env(agent, "market") if less else None
     if trained_on is None:
         return
     people = trained_on.applicants.vectors
     if people is not market.applicants.vectors and not np.array_equal(people, market.applicants.vectors):
         raise ValueError(
-            f"`prior_sources[{name!r}]` is less the mean of the job over all applicants of the market, and this market "
-            "has others than that of training, so the agent would read other numbers: recommend to those of training, "
-            f'or train with the means themselves, `"{LESS_JOB_MEAN}": (n_jobs,)`.'
+            f"`prior_sources[{less[0]!r}]` is less the mean of the job over all applicants of the market, and this "
+            "market has others than that of training, so the agent would read other numbers: recommend to those of "
+            f'training, or train with the means themselves, `"{LESS_JOB_MEAN}": (n_jobs,)`.'
         )
 
 

@@ -30,7 +30,7 @@ from jobrec_gym.loaders.reading import kind_of
 from jobrec_gym.market import Population, Split
 from jobrec_gym.market.context import Side
 from jobrec_gym.market.verified import array_digest
-from jobrec_gym.prior_sources import LESS_JOB_MEAN, SourcedPairValues
+from jobrec_gym.prior_sources import LESS_JOB_MEAN, SourcedPairValues, less_own_means
 from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import whole_file
 
@@ -206,13 +206,12 @@ def rank_people(
 
 def _refuse_means_over_people(ranking: Ranking) -> None:
     shown = ranking.observation if isinstance(ranking.observation, Mapping) else {}
-    for name, source in (shown.get("prior_sources") or {}).items():
-        if isinstance(source, Mapping) and source.get(LESS_JOB_MEAN) is True:
-            raise RunError(
-                f"`applicants`: the agent reads `{name}` less the job's mean over the market's applicants "
-                f"(`env.prior_sources`), and a file of other people has other means. Rank the market's own (without "
-                f"applicants=), or train with the means themselves, {LESS_JOB_MEAN}: [...]."
-            )
+    for name in less_own_means(shown.get("prior_sources") or {}):
+        raise RunError(
+            f"`applicants`: the agent reads `{name}` less the job's mean over the market's applicants "
+            f"(`env.prior_sources`), and a file of other people has other means. Rank the market's own (without "
+            f"applicants=), or train with the means themselves, {LESS_JOB_MEAN}: [...]."
+        )
 
 
 class _Part:
