@@ -17,10 +17,13 @@ Floats = NDArray[np.float64]
 
 _FOLD = 2
 _MOST_FOLDS = 10
-_DOUBT = 2
-"""Number of imagined people in the interval's variance, for whom the judge counts as worthless. By chance, a handful of
-answers may show only small errors of a judge who is mostly right, and none of the large ones. Without these people, the
-intervals of 10 answers held .86 to .97 of 1,000 planted values in place of .95, depending on the judge."""
+_WORTHLESS = 4
+"""Number of imagined people in the weight of the judge, for whom the judge is worthless. By chance, a handful of answers
+may show only small errors of a judge who is mostly right, and none of the large ones. With no such people, the
+intervals of 10 answers contained .87 to .96 of 1,000 planted values in place of .95, depending on the judge."""
+_SURPRISE = 1 / 2
+"""Weight in the variance, in people, of an imagined person whose error is the largest of all errors seen, for a judge of
+weight 1. It is smaller in proportion to the judge's weight: answers alone need no such person."""
 
 
 class Powered(NamedTuple):
@@ -51,8 +54,9 @@ def powered_mean(
     """The mean answer, from a few answers and a judge's predictions of all answers (Angelopoulos et al., Science 2023).
 
     It is ``w * mean(predicted) + mean(answers - w * judged)``. The weight ``w`` of the judge is the one that gives the
-    least variance (PPI++, Angelopoulos et al., 2023). It is cross-fitted: the weight of a fold of people is computed
-    from the other folds. A judge that knows nothing gets a weight near 0.
+    least variance (PPI++, Angelopoulos et al., 2023), if a few more people had answered for whom the judge is worthless.
+    So few answers never give a weight of 1. It is cross-fitted: the weight of a fold of people is computed from the
+    other folds. A judge that knows nothing gets a weight near 0.
 
     Args:
         answers: (n,), each an unbiased term of the mean.
@@ -88,19 +92,22 @@ def powered_mean(
     folds[with_answer[np.argsort(hash64(seed, _FOLD, people[with_answer]), kind="stable")]] = (
         np.arange(n_answered) % n_folds
     )
+    degrees = n_answered - 1
+    caution = degrees / (degrees + _WORTHLESS)
     weights = np.empty(n_folds)
     for fold in range(n_folds):
         others = folds != fold
         size = float(taken[others] @ taken[others])
-        weights[fold] = min(max(float(own[others] @ taken[others]) / size, 0.0), 1.0) if size > 0 else 0.0
+        weights[fold] = caution * min(max(float(own[others] @ taken[others]) / size, 0.0), 1.0) if size > 0 else 0.0
     overall = float(weights[folds[answered]].mean())
     value = float(answers.mean() - (weights[folds[answered]] * judged).mean() + overall * predicted.mean())
-    each = np.where(has_answer, weights[folds], overall)
-    moved = own - each * taken
-    spread = n_answered / (n_answered - 1)
-    left, alone = (float(part[has_answer] @ part[has_answer]) * spread for part in (moved, own))
-    degrees = n_answered - 1
-    variance = (degrees * left + _DOUBT * alone) / (degrees + _DOUBT) + float(moved[~has_answer] @ moved[~has_answer])
+    moved = own - np.where(has_answer, weights[folds], overall) * taken
+    squares = np.square(moved[has_answer])
+    # Per person: the variance that is seen, and that of the imagined person.
+    seen, surprise = float(squares.sum()) / degrees, float(squares.max()) * n_answered / degrees
+    doubt = _SURPRISE * overall
+    each = (degrees * seen + doubt * surprise) / (degrees + doubt)
+    variance = n_answered * each + float(moved[~has_answer] @ moved[~has_answer])
     half = t_quantile((1 + level) / 2, degrees) * math.sqrt(variance)
     return Powered(value, value - half, value + half, overall)
 
