@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 _FOLD = 2
 _MOST_FOLDS = 10
-_WORTHLESS = 4
+_WORTHLESS = 6
 """Number of imagined people in the weight of the judge, for whom the judge is worthless. By chance, a handful of answers
 may show only small errors of a judge who is mostly right, and none of the large ones. With no such people, the
 intervals of 10 answers contained .87 to .96 of 1,000 planted values in place of .95, depending on the judge."""
@@ -54,9 +54,9 @@ def powered_mean(
     """The mean answer, from a few answers and a judge's predictions of all answers (Angelopoulos et al., Science 2023).
 
     It is ``w * mean(predicted) + mean(answers - w * judged)``. The weight ``w`` of the judge is the one that gives the
-    least variance (PPI++, Angelopoulos et al., 2023), if a few more people had answered for whom the judge is worthless.
-    So few answers never give a weight of 1. It is cross-fitted: the weight of a fold of people is computed from the
-    other folds. A judge that knows nothing gets a weight near 0.
+    least variance (PPI++, Angelopoulos et al., 2023), computed as if six more people had answered for whom the judge is
+    worthless: the fewer the answers, the further the weight stays below 1. It is cross-fitted: the weight of a fold of
+    people is computed from the other folds. A judge that knows nothing gets a weight near 0.
 
     Args:
         answers: (n,), each an unbiased term of the mean.

@@ -301,7 +301,7 @@ def test_the_exact_value_is_the_mean_over_all_applicants_and_sets():
 def test_a_judge_who_knows_the_truth_narrows_the_interval():
     found = run_judge(PlantedPolicy(), JUDGES[0], [30], n_judged=300, n_draws=20, seed=1, noise=0.5)
     alone, powered, wide, narrow, weight = found["30"]
-    assert narrow < 0.7 * wide and 0.8 < weight < 29 / 33 and min(alone, powered) >= 0.7
+    assert narrow < 0.7 * wide and 0.75 < weight < 29 / 35 and min(alone, powered) >= 0.7
     header, ((*row,),) = judges_table({JUDGES[0]: found}, "answers")
     assert header[0] == "judge, answers" and row[0] == "planted truth, 30" and row[5] == f"{narrow / wide:.2f}"
 
