@@ -110,7 +110,7 @@ class Estimate:
         clipped: Share of the recommendations whose weight was clipped.
         never_recommended_share: Share of the policy's recommendations whose jobs the log never recommended.
         never_recommended: The ten of these jobs that the policy recommends most.
-        judge_weight: Weight of the judge, 0 to 1; NaN without a judge.
+        judge_weight: Weight of the judge, 0 to (n - 1) / (n + 5) for n people with an answer; NaN without a judge.
     """
 
     method: Method

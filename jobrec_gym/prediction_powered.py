@@ -18,12 +18,12 @@ Floats = NDArray[np.float64]
 _FOLD = 2
 _MOST_FOLDS = 10
 _WORTHLESS = 6
-"""Number of imagined people in the weight of the judge, for whom the judge is worthless. By chance, a handful of answers
-may show only small errors of a judge who is mostly right, and none of the large ones. With no such people, the
-intervals of 10 answers contained .87 to .96 of 1,000 planted values in place of .95, depending on the judge."""
+"""Number of imagined people in the judge's weight, for whom the judge is worthless. By chance, a handful of answers may
+show only small errors of a judge who is mostly right, and none of the large ones. With no such people, the intervals of
+10 answers contained .87 to .96 of 1,000 planted values in place of .95, depending on the judge."""
 _SURPRISE = 1 / 2
-"""Weight in the variance, in people, of an imagined person whose error is the largest of all errors seen, for a judge of
-weight 1. It is smaller in proportion to the judge's weight: answers alone need no such person."""
+"""Weight in the variance, in people, of an imagined person whose error is the largest of all errors seen, for a judge
+of weight 1. It is smaller in proportion to the judge's weight: answers alone need no such person."""
 
 
 class Powered(NamedTuple):
@@ -33,7 +33,7 @@ class Powered(NamedTuple):
         value: The mean.
         low: Lower end of the interval.
         high: Upper end.
-        weight: Weight of the judge, 0 to 1: the mean over folds of people.
+        weight: Weight of the judge, 0 to (n - 1) / (n + 5) for n people with an answer: the mean over folds of people.
     """
 
     value: float

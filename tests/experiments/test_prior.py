@@ -324,7 +324,7 @@ def test_logs_of_another_policy_are_weighted_for_the_value_among_the_shown_jobs(
 
     found = run_weighted(planted, JUDGES[0], [[30, 1]], 3, 200, n_draws=10, seed=1, noise=0.5)
     alone, powered, wide, narrow, weight = found["30 x 1"]
-    assert narrow < 0.8 * wide and weight > 0.7 and min(alone, powered) >= 0.6
+    assert narrow < 0.8 * wide and weight > 0.6 and min(alone, powered) >= 0.6
 
 
 def test_the_study_names_the_commit_of_each_judge_also_of_one_that_is_kept(tmp_path):
