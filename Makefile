@@ -1,4 +1,4 @@
-# The environment is .venv at the top of the checkout. test-launchers, test-ecosystem and dist-check make others.
+# The environment is .venv at the top of the checkout. test-launchers, test-ecosystem and dist-check make further environments.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,23 +20,23 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: install  ## From nothing: the best agent learns, beside cosine and the plain algorithm; a figure, a report
+demo: install  ## Trains the best agent and the note's plain algorithm, beside cosine; writes a figure and a report
 	$(BIN)/python -m experiments.demo
 
 app: install  ## The page in the browser on which you are the applicant, at http://127.0.0.1:8000
 	$(BIN)/python -m experiments.app
 
-app-pictures: install  ## Pictures of that page and its recording, into docs/images; needs Chromium
+app-pictures: install  ## Pictures and a recording of the page of make app, into docs/images; needs Chromium
 	$(BIN)/python -m experiments.app pictures=docs/images
 
-pictures: install  ## The report of the demo as docs/images has it; needs Chromium
+pictures: install  ## Pictures of the demo's report, into docs/images; needs Chromium
 	$(BIN)/python -m experiments.demo
 	$(BIN)/python -m experiments.report runs=runs/demo screenshots=docs/images
 
-llm-demo: install  ## A small language model on this machine gives the feedback; the second run asks nothing
+llm-demo: install  ## A small language model on this machine gives the feedback; a second run does not ask it again
 	$(BIN)/python -m experiments.llm.demo
 
-# An empty PYTHONDONTWRITEBYTECODE lets Python keep bytecode. Without it each of the three workers compiles every test.
+# An empty PYTHONDONTWRITEBYTECODE lets Python keep bytecode. Without bytecode each of the three workers compiles every test.
 test: install  ## The whole test suite
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist worksteal
 

@@ -1,6 +1,6 @@
 """Builds the site: ``make docs``. Sphinx, furo and MyST are what Gymnasium's and Stable-Baselines3's readers know.
 
-MyST-NB runs the tutorials. It reads notebooks and pages by the same parser; nbsphinx would need pandoc beside it.
+MyST-NB runs the tutorials. It reads notebooks and pages by the same parser; nbsphinx would need pandoc, too.
 """
 
 from __future__ import annotations
@@ -45,30 +45,30 @@ myst_heading_anchors = 4
 nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300  # seconds a cell, on a machine that does much else; alone each takes a few
+nb_execution_timeout = 300  # seconds; on an idle machine a cell takes a few seconds, on a busy one far more
 nb_merge_streams = True
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # for their kernels: small networks are faster on one thread
-# A part of the README, with its level of headings, is a page.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the notebooks' kernels: small networks are faster on one thread
+# MyST warns of a page whose headings do not begin at level 1, such as a page that includes a part of the README.
 suppress_warnings = ["myst.header"]
 
 default_role = "code"  # `x` in a docstring is code, as it is in the pages
 autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
 autodoc_typehints_format = "short"
-toc_object_entries = False  # a page a class needs none, and each would be copied into the navigation of every page
+toc_object_entries = False  # a page about one class needs no entries, and every page would get a copy of each entry
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True  # an attribute is described once, where the class is
+napoleon_use_ivar = True  # an attribute is described only in the docstring of its class
 napoleon_attr_annotations = False
 add_module_names = False
 
-# Nothing is fetched at build time, so names of other projects lead nowhere; names of this one must lead somewhere.
+# Nothing is fetched at build time, so names of other projects cannot be links. Names of this project must be links.
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!jobrec_gym|dynaq_algo).*"),
-    ("py:class", r"[\w.]+\.[A-Z]"),  # a type variable has no place of its own
+    ("py:class", r"[\w.]+\.[A-Z]"),  # a type variable has no entry to link to
 ]
 
 html_theme = "furo"
@@ -91,7 +91,10 @@ def _object(name: str) -> type:
 
 
 def docstring_as_markdown(documented: type) -> str:
-    """A docstring in Gymnasium's form (Markdown, but arguments and roles as everywhere) as a piece of a page."""
+    """Turns a docstring of Markdown into a part of a page.
+
+    Only ``Args``, ``Raises`` and roles are written in it as in every other docstring.
+    """
     text = f"{inspect.getdoc(documented)}\n"
 
     def section(match: re.Match[str]) -> str:
@@ -102,31 +105,33 @@ def docstring_as_markdown(documented: type) -> str:
         head = "" if match["title"] == "Args" else f"**{match['title']}**\n\n"
         return head + "\n\n".join(entries) + "\n\n"
 
-    return _spaces() + re.sub(r":(func|class|meth):`", r"{\1}`", _SECTION.sub(section, text))
+    return _spaces(documented) + re.sub(r":(func|class|meth):`", r"{\1}`", _SECTION.sub(section, text))
 
 
-def _spaces() -> str:
-    """The table on top of an environment's page, as Gymnasium has it."""
-    env = gym.make("JobRec-v0")
+def _spaces(documented: type) -> str:
+    """The table on top of an environment's page, like those of Gymnasium's environments."""
+    entry_point = f"{documented.__module__}:{documented.__qualname__}"
+    (env_id,) = (spec.id for spec in gym.registry.values() if spec.entry_point == entry_point)
+    env = gym.make(env_id)
     observation = "<br>".join(f"`{key}`: `{space}`" for key, space in env.observation_space.items())
     return (
         "| | |\n|---|---|\n"
-        '| Creation | `gymnasium.make("JobRec-v0")` |\n'
+        f'| Creation | `gymnasium.make("{env_id}")` |\n'
         f"| Action space | `{env.action_space}` |\n"
         f"| Observation space | {observation} |\n\n"
     )
 
 
 def fill_markers(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Puts in what comments such as ``<!-- site: docstring jobrec_gym.env.JobRecEnv -->`` ask for.
+    """Replaces markers such as ``<!-- site: docstring jobrec_gym.env.JobRecEnv -->`` by the text that they name.
 
-    Comments, so that the page can be read in the repository too.
+    Markers are comments so that the page can be read in the repository too.
     """
 
     def filled(match: re.Match[str]) -> str:
         if match["verb"] == "docstring":
             return docstring_as_markdown(_object(match["name"]))
-        # What it inherits from this project, and not what that inherits from Stable-Baselines3.
+        # Members that the class inherits from this project are listed; those from Stable-Baselines3 (DQN) are not.
         return f"```{{eval-rst}}\n.. autoclass:: {match['name']}\n   :inherited-members: DQN\n```"
 
     source[0] = _MARKER.sub(filled, source[0])
@@ -144,7 +149,10 @@ def shorten_pages(app: Sphinx, what: str, name: str, documented: object, options
 
 
 def hide_private_bases(app: Sphinx, name: str, documented: type, options: object, bases: list[type]) -> None:
-    """Names the public classes behind private ones, without their parameters, and none that say how it is made."""
+    """Replaces private bases of a class by their public bases, and removes type parameters from all bases.
+
+    ``ABC`` and ``RecordConstructorArgs`` are left out, because they tell a reader nothing about the class.
+    """
     bases[:] = [get_origin(base) or base for base in bases]
     while private := [base for base in bases if base.__name__.startswith("_")]:
         place = bases.index(private[0])
@@ -155,7 +163,7 @@ def hide_private_bases(app: Sphinx, name: str, documented: type, options: object
 def shorten_arrays(
     app: Sphinx, what: str, name: str, documented: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str, str | None] | None:
-    """Writes ``NDArray[float64]`` where numpy's alias was unfolded."""
+    """Writes ``NDArray[float64]`` in place of the long type that numpy's alias stands for."""
     if signature is None:
         return None
     return _ARRAY.sub(r"NDArray[\1]", signature), returns and _ARRAY.sub(r"NDArray[\1]", returns)
@@ -167,11 +175,11 @@ _MISSED = {
     '<aside class="toc-drawer': '<aside aria-label="This page" class="toc-drawer',
     '<dl>\n<dd><em class="sig-param"': '<dl role="none">\n<dd><em class="sig-param"',
 }
-"""What screen readers miss in the theme's pages: levels, names of landmarks, and what is no list of definitions."""
+"""Replacements in the theme's HTML for screen readers: heading levels, names of landmarks, the role of some lists."""
 
 
 def complete_roles(app: Sphinx, exception: Exception | None) -> None:
-    """Adds to the finished pages what screen readers miss."""
+    """Makes the replacements of ``_MISSED`` in all finished pages."""
     for path in Path(app.outdir).rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         for old, new in _MISSED.items():
@@ -180,13 +188,13 @@ def complete_roles(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Connects what is above."""
-    logging.getLogger("traitlets").setLevel(logging.WARNING)  # it tells of each notebook that it runs
-    # A pattern of `index.md` may be there before its first page is.
+    """Connects the functions above to Sphinx's events."""
+    logging.getLogger("traitlets").setLevel(logging.WARNING)  # else it logs each notebook that is run
+    # A glob pattern in `index.md` may match no page yet. Sphinx's warning about it is dropped.
     logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda record: "toctree glob" not in str(record.msg))
     app.connect("source-read", fill_markers)
     app.connect("autodoc-process-bases", hide_private_bases)
     app.connect("autodoc-process-signature", shorten_arrays)
     app.connect("build-finished", complete_roles)
-    # After napoleon, which has turned sections into fields by then.
+    # `shorten_pages` reads fields, so it runs after napoleon, which turns sections into fields.
     app.connect("autodoc-process-docstring", shorten_pages, priority=600)

@@ -25,7 +25,8 @@ _EXAMPLES = """example, for an agent that `model.save("old.zip")` wrote in an ea
 class _Parser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong with an argument, and suggests what may have been meant.
 
-    It is like the parser of the command `jobrec`, which it cannot use: this package must work without jobrec_gym.
+    It resembles the parser of the command `jobrec`. This package must work without jobrec_gym, so it
+    cannot take that parser itself.
     """
 
     def error(self, message: str) -> NoReturn:
@@ -60,13 +61,13 @@ def command_line() -> argparse.ArgumentParser:
     convert = parser.add_subparsers(dest="COMMAND", metavar="COMMAND", required=True).add_parser(
         "convert",
         help="rewrite an agent of an earlier version as JSON and tensors",
-        description="Rewrite an agent of an earlier version as JSON and tensors. Its arguments are pickled Python, and "
-        "this command runs what is in them. Use it only for a file of your own, or where nothing else is at stake.",
+        description="Rewrite an agent of an earlier version as JSON and tensors. The old file holds pickled Python, "
+        "and this command runs it. Convert only a file of your own, or convert it where nothing else is at stake.",
     )
     convert.add_argument("old", help="the zip")
     convert.add_argument("new", help="where to")
     convert.add_argument(
-        "--exclude", nargs="*", default=[], help="arguments that are code; `load` takes them as custom_objects"
+        "--exclude", nargs="*", default=[], help="arguments to leave out (code); `load` takes them as custom_objects"
     )
     return parser
 
@@ -78,12 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         convert_agent(_agent_at(given.old), given.new, given.exclude)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
-    if sys.stdout is None:  # a shell's `>&-` closes it
+    if sys.stdout is None:  # `>&-` in a shell closes standard output
         return
     try:
         sys.stdout.write(f"{given.new}: what {given.old} holds, as JSON and tensors\n")
         sys.stdout.flush()
-    except OSError:  # the agent is converted; nobody reads that
+    except OSError:  # the agent is converted, but nobody reads the line about it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -91,7 +92,7 @@ def _agent_at(path: str) -> Path:
     """The file of an agent; as in SB3, `.zip` may be left out.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no such file, or it holds no agent.
     """
     found = next((place for place in (Path(path), Path(f"{path}.zip")) if place.is_file()), None)
     if found is None:

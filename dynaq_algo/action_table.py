@@ -78,7 +78,7 @@ class ActionTable:
         return {"path": self.path, "sha256": self.sha256, "rows": len(self)}
 
     def check_beginning(self, reference: Mapping[str, Any]) -> None:
-        """Refuse this table unless it begins with the rows of a saved one.
+        """Refuse this table if it does not begin with the rows of a saved table.
 
         Args:
             reference: The saved table's :attr:`reference`.
@@ -95,13 +95,13 @@ class ActionTable:
             )
 
     def or_longer(self, values: np.ndarray | None) -> ActionTable:
-        """The table of another environment, or this one if that is the same or None.
+        """The table of another environment, or this table if the environment has none or has the same array.
 
         Args:
             values: The environment's attribute `action_features`. It may have more rows at the end.
 
         Raises:
-            ValueError: If it does not begin with the rows of this table.
+            ValueError: If the other table does not begin with the rows of this one.
         """
         if values is None or values is self.values:
             return self
@@ -137,8 +137,9 @@ def find_action_table(
 
     Args:
         given: The argument `action_features`.
-        of_environment: The environment's attribute of that name.
-        trained_with: The :attr:`ActionTable.reference` of a saved agent; the table must begin with those rows.
+        of_environment: The environment's attribute `action_features`.
+        trained_with: The :attr:`ActionTable.reference` of a saved agent's table. The table that is found must begin
+            with the rows of the saved one.
         largest_id: The largest id that an observation may hold.
 
     Raises:
@@ -169,9 +170,10 @@ def table_elsewhere(
 
     Args:
         table: The agent's table.
-        is_given: Whether it was given as `action_features=`. Its values may then differ from those of the environments.
+        is_given: Whether the agent's table was given as `action_features=`. The environments' tables may
+            then hold other values.
         before: The attribute `action_features` of the environment so far; None if it is not known.
-        now: That of the other environment.
+        now: The attribute `action_features` of the other environment.
         largest_id: The largest id that an observation of the other environment may hold.
 
     Returns:
@@ -200,7 +202,7 @@ def _refuse_too_few_rows(table: ActionTable, largest_id: int) -> None:
 
 
 def _refuse_not_finite(values: np.ndarray) -> None:
-    """Refuse a table with a number that is not finite in float32: learning from one would spoil all that is known."""
+    """Refuse a table with a number that is not finite in float32: such a number would spoil all that was learned."""
     if values.dtype.kind != "f":
         return
     most = np.finfo(np.float32).max

@@ -18,7 +18,7 @@ from dynaq_algo.world_model import RewardForecasts
 
 __all__ = ["check_attributes"]
 
-# Never in a file of an agent. From `env`, for instance, SB3 would make the environment that the file names.
+# No file of an agent may set these. From `env`, for instance, SB3 would make the environment that the file names.
 NEVER_SAVED = {"env", "policy", "device", "replay_buffer"}
 # Types of the attributes without which no agent can be built. The constructor checks ranges.
 KINDS: dict[Any, tuple[str, ...]] = {
@@ -27,7 +27,7 @@ KINDS: dict[Any, tuple[str, ...]] = {
     int: ("verbose", "n_envs", "num_timesteps", "buffer_size", "batch_size", "learning_starts", "gradient_steps"),
     int | float: ("gamma", "tau", "exploration_initial_eps", "exploration_final_eps", "exploration_fraction"),
 }
-# Types of attributes that a file may lack. If one is there, learning continues from it.
+# Types of attributes that a file may lack. If a file has one, learning continues from its value.
 KINDS_OF_STATE: dict[Any, tuple[str, ...]] = {
     int: (
         *("_total_timesteps", "_num_timesteps_at_start", "_episode_num", "_n_updates", "_n_calls"),

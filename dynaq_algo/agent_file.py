@@ -55,12 +55,12 @@ def written_by() -> str:
     """Name and version of this package, which its files record."""
     try:
         return f"dynaq_algo {metadata.version('jobrec-gym')}"
-    except metadata.PackageNotFoundError:  # from a folder of sources
+    except metadata.PackageNotFoundError:  # the package is not installed, but imported from a folder of sources
         return "dynaq_algo"
 
 
 def place_of(path: str | PathLike[str]) -> Path:
-    """A path as it is written and read: a leading `~` stands for the home folder."""
+    """The place that a path names, for writing and reading: a leading `~` stands for the home folder."""
     # Unlike `Path.expanduser`, this leaves a name such as "~agent.zip" as it is.
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
@@ -79,7 +79,7 @@ def write_agent(
             says that it is missing.
 
     Raises:
-        ValueError: If another attribute cannot be written as JSON.
+        ValueError: If an attribute that is not left out cannot be written as JSON.
     """
     plain = {}
     for name, value in data.items():
@@ -199,7 +199,7 @@ def read_agent(
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, entry in content.items():
-            if name != VARIABLES:  # no agent has any, and SB3 would set whatever attribute this entry names
+            if name != VARIABLES:  # no agent needs this entry, and SB3 would set any attribute that it names
                 archive.writestr(name, entry)
     buffer.seek(0)
     return _attributes(shown, data, custom_objects or {}, max_bytes), buffer
@@ -226,7 +226,7 @@ def reading(shown: str, what: str = "agent") -> Iterator[None]:
         *(SyntaxError, tokenize.TokenError),  # numpy reads the header of an array as Python
     ) as error:
         if isinstance(error, OSError) and error.filename is not None:
-            raise  # about the file itself, for instance that it is a folder
+            raise  # this error is about the file itself, for instance that it is a folder
         raise AgentFileError(
             f"{shown} is not a whole {what}, or was changed: {_line(error)}. Save it again, or use an unchanged copy."
         ) from error
@@ -236,8 +236,8 @@ def reading(shown: str, what: str = "agent") -> Iterator[None]:
 def building(shown: str) -> Iterator[None]:
     """While an agent is built from a file, turn an error into one line that names the file.
 
-    An error of a constructor or an environment (`ValueError`) already says what to do. SB3's error about missing
-    tensors does not.
+    A `ValueError` of a constructor or an environment already says what to do, and stays as it is. SB3's `ValueError`
+    about missing tensors does not, and is replaced.
 
     Raises:
         AgentFileError: In place of torch's errors, and of errors due to arguments of a wrong type.
@@ -263,15 +263,15 @@ def building(shown: str) -> Iterator[None]:
 def convert_agent(old: str | PathLike[str], new: str | PathLike[str], exclude: Collection[str] = ()) -> None:
     """Rewrite an agent of an earlier version, whose arguments are pickled Python, as this version writes it.
 
-    This executes code from the old file. Use it only for a file of your own, or in a throw-away environment.
+    The conversion executes code from the old file. Use it only for a file of your own, or in a throw-away environment.
 
     Args:
-        old: The zip.
+        old: The old zip.
         new: Where the new zip is written.
         exclude: Names of attributes that are code, and are left out. `load` takes them as `custom_objects`.
 
     Raises:
-        ValueError: If another attribute cannot be written as JSON.
+        ValueError: If an attribute that is not left out cannot be written as JSON.
     """
     data, params, _ = load_from_zip_file(place_of(old), device="cpu")
     data = data or {}

@@ -69,7 +69,7 @@ from dynaq_algo.world_model import WorldModel
 
 __all__ = ["CandidateAlgorithm"]
 
-# Transitions whose reward components are logged as a mean.
+# The log has the mean of each reward component over this many of the latest transitions.
 WINDOW = 1_000
 # Counters of the replay and the rollout, which a checkpoint puts back.
 COUNTERS = ("_n_scored", "_rollout_steps", "_rollout_episodes")
@@ -93,7 +93,7 @@ class CandidateAlgorithm(DQN):
         pair_features: Function that computes the entry `pairs` for pairs that nobody was shown; by default that of the
             environment.
         relabel: Whether rewards in replay follow the latest weights of their components.
-        gradient_steps: None for 1 with one environment, and -1 with several.
+        gradient_steps: None stands for 1 if there is one environment, and for -1 if there are several.
         weight_pull: After each update every weight moves this share of the way back to its initial value.
         policy_kwargs: Arguments of the policy.
         **kwargs: Further arguments of :class:`stable_baselines3.DQN`.
@@ -156,8 +156,8 @@ class CandidateAlgorithm(DQN):
         self.action_features = action_features
         self.pair_features = pair_features
         self.action_table: ActionTable | None = None
-        # The environments' table of actions, kept if the agent was given a table of its own: `set_env` compares it with
-        # that of the next environments. The present ones may be closed by then.
+        # The present environments' table of actions. It is kept if the agent was given a table of its own: `set_env`
+        # compares it with the table of the next environments, and the present environments may be closed by then.
         self._shown_table: np.ndarray | None = None
         # The parts of an observation that the agent reads, kept in a saved agent; see what_is_read.
         self.reads: dict[str, Any] = {}
@@ -209,7 +209,7 @@ class CandidateAlgorithm(DQN):
         self.exploration_schedule = LinearSchedule(
             self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
         )
-        # How many transitions a saved world model was told; loading its replay puts this back.
+        # How many transitions a saved world model was told. Loading the replay puts the number back into `_n_scored`.
         self._n_told_before = getattr(self, "_n_scored", 0)
         self._n_scored = self._rollout_steps = self._rollout_episodes = 0
 
@@ -258,9 +258,10 @@ class CandidateAlgorithm(DQN):
 
         Raises:
             ValueError: If there is another number of environments, or the environment does not show what the agent
-                reads, shows another number of candidates, has a mask where the other had none or the reverse, or has
-                another table of actions. Rows may be added at the end of the table. An agent with a table of its own,
-                given as `action_features=`, keeps it: it must have a row for each id.
+                reads, shows another number of candidates, has a mask where the previous one had none, has no mask where
+                the previous one had one, or has another table of actions. Rows may be added at the end of the table. An
+                agent with a table of its own, given as `action_features=`, keeps that table, which must have a row for
+                each id.
         """
         env = self._wrap_env(env, self.verbose)
         refuse_normalised_observations(env)
@@ -378,7 +379,7 @@ class CandidateAlgorithm(DQN):
     ) -> tuple[np.ndarray, np.ndarray]:
         """A random action before `learning_starts`, then an exploring one of :meth:`predict`.
 
-        It is returned twice, as in SB3.
+        The action is returned twice, as in SB3.
         """
         obs: Any = self._last_obs
         if self.num_timesteps < learning_starts:
@@ -434,7 +435,7 @@ class CandidateAlgorithm(DQN):
         return self.replay_buffer.newest(n_new) if n_new > 0 else None
 
     def _normalised(self, reward: np.ndarray) -> np.ndarray:
-        """Rewards (n,) as `VecNormalize` scales them; as they are without it."""
+        """Rewards (n,) as `VecNormalize` scales them; unchanged if there is no `VecNormalize`."""
         if self._vec_normalize_env is None:
             return reward
         return self._vec_normalize_env.normalize_reward(reward).astype(np.float32)
@@ -463,18 +464,18 @@ class CandidateAlgorithm(DQN):
         self.q_net_target.load_state_dict(self.q_net.state_dict())
 
     def _drop_anchor(self) -> None:
-        """Store a copy of the weights with which learning begins, unless there is one."""
+        """Store a copy of the weights with which learning begins, if there is none yet."""
         if self.weight_pull and not self._is_anchored:
             self._is_anchored = True
             self._make_anchors()
 
     def _pull_back(self, network: str) -> None:
-        """Move the weights of `q_net` or `world_model` a share of the way back, after an update."""
+        """After an update, move the weights of `q_net` or `world_model` a share of the way back to the initial ones."""
         if self.weight_pull and network in self.anchors:
             self.anchors[network].pull(getattr(self, network), self.weight_pull)  # type: ignore[operator]
 
     def _make_anchors(self) -> None:
-        """Keep the present weights if learning has begun. In a loaded agent those in the file then take their place."""
+        """Keep a copy of the weights if learning has begun. In a loaded agent the file's copy replaces it."""
         self.anchors = anchors_of({"q_net": self.q_net, "world_model": self.world_model} if self._is_anchored else {})
 
     # ------------------------------------------------------------------ what is told
@@ -516,7 +517,7 @@ class CandidateAlgorithm(DQN):
             )
         layout = self.policy.layout
         answers = Answers.read(layout, self.action_table, observation, action, reward, next_obs, terminated, info)
-        if self.relabel:  # checked before the first answer is stored
+        if self.relabel:  # infos are checked before the first answer is stored
             for one in answers.infos:
                 if one.get("transition_valid", True):
                     _reward_weights(one)
@@ -560,7 +561,7 @@ class CandidateAlgorithm(DQN):
 
         Raises:
             ValueError: If an entry is missing, unknown, of another shape, or holds a value that is not finite; if an id
-                is not in the table of actions; or if there is no network that would learn from it.
+                is not in the table of actions; or if there is no network that would learn from the data set.
         """
         if not self._optimizers:
             raise ValueError(
@@ -606,7 +607,7 @@ class CandidateAlgorithm(DQN):
         return losses
 
     def _ensure_logger(self, purpose: str) -> None:
-        """Make a logger where there is none yet, and let the time begin; `learn` does both itself."""
+        """Make a logger and note the start time, if there are none yet; `learn` does both itself."""
         self.start_time = self.start_time or time.time_ns()
         if not hasattr(self, "_logger"):
             self._logger = utils.configure_logger(
@@ -619,7 +620,7 @@ class CandidateAlgorithm(DQN):
             if not np.isnan(values).all():
                 self.logger.record(f"reward/{name.removeprefix('reward/')}", float(np.nanmean(values)))
         kept = self.ep_info_buffer, self.ep_success_buffer
-        # Without `learn` there were no episodes. SB3 makes the windows of these when `learn` begins.
+        # SB3 makes these windows of episodes only when `learn` begins, and writes no log without them.
         self.ep_info_buffer, self.ep_success_buffer = (deque() if window is None else window for window in kept)
         super().dump_logs()
         self.ep_info_buffer, self.ep_success_buffer = kept
@@ -687,11 +688,12 @@ class CandidateAlgorithm(DQN):
         refuse_unknown_arguments(f"{cls.__name__}.load", kwargs, cls._argument_names() | of_load)
         if "world_model" in kwargs:
             raise ValueError(
-                "`world_model` must be left out: the saved agent keeps its own. For another one make a new agent."
+                "`world_model` must be left out: the saved agent keeps its own. For another model make a new agent."
             )
         if env is not None:
             env = as_vec_env(env)
-            # The environment's spaces replace the saved ones, because SB3 wants them equal; _setup_model compares them.
+            # The environment's spaces replace the saved ones, because SB3 refuses spaces other than the saved ones.
+            # `_setup_model` compares what the agent reads instead.
             spaces_of_env = {"observation_space": env.observation_space, "action_space": env.action_space}
             custom_objects = {**spaces_of_env, **(custom_objects or {})}
         data, file = read_agent(path, cls.saved_networks, custom_objects, max_bytes)
@@ -700,7 +702,7 @@ class CandidateAlgorithm(DQN):
         check_attributes(shown, data, cls)
         if "gradient_steps" in (given := {**(custom_objects or {}), **kwargs}):
             data["_gradient_steps_by_default"] = given["gradient_steps"] is None
-        # SB3 then reads only the tensors. It unpickles nothing, because every attribute is given.
+        # SB3 reads only the tensors here. It unpickles nothing, because every attribute is given.
         with building(str(shown)):
             return super().load(file, env=env, device=device, custom_objects=data, **kwargs)
 
@@ -714,7 +716,8 @@ class CandidateAlgorithm(DQN):
         """Load what :meth:`save_replay_buffer` wrote.
 
         The whole file is checked first. A file that is refused leaves the replay as it is. The next training tells the
-        world model those transitions that it was not told before it was saved: all of them, for a new agent.
+        world model those loaded transitions that it had not been told when the agent was saved. The world model of a
+        new agent is told all of them.
 
         Args:
             path: The file.
@@ -734,7 +737,7 @@ class CandidateAlgorithm(DQN):
 
         The folder holds the model, the replay, random states, and the result of the environments' `get_state()`. A new
         checkpoint replaces the old one as a whole, once everything is written. If writing stops before that, the old
-        one is still there.
+        checkpoint is still there.
 
         Args:
             folder: Where the checkpoint is written.
@@ -758,23 +761,23 @@ class CandidateAlgorithm(DQN):
 
         On CPU both runs are the same to the bit if the environment offers `get_state() -> dict` and `set_state(dict)`,
         and if the values of `total_timesteps` add up to the same sum. If the checkpoint holds no state of the
-        environments, this warns and new episodes begin.
+        environments, new episodes begin, and a warning says so.
 
         Args:
             folder: Where :meth:`save_checkpoint` wrote.
-            env: A fresh environment, built in the same way.
+            env: A fresh environment, built like that of the saved run.
             **kwargs: Arguments of :meth:`load` (`device`, `action_features`, ...).
 
         Raises:
             FileNotFoundError: If there is no checkpoint.
-            AgentFileError: If it is not whole, was changed, or is of another version.
+            AgentFileError: If the checkpoint is not whole, was changed, or is of another version.
             ValueError: If `env` has another number of environments.
             TypeError: If an argument is unknown.
         """
         folder = existing_folder(folder)
         state = read_state(folder)
         model = cls.load(folder / "model.zip", env=env, force_reset=False, **kwargs)
-        assert model.env is not None  # given
+        assert model.env is not None  # `env` was given
         if model.n_envs != state["n_envs"]:
             raise ValueError(
                 f"`env` must hold {state['n_envs']} environments, as the saved run had, got {model.n_envs}."
@@ -783,7 +786,7 @@ class CandidateAlgorithm(DQN):
         with reading(str(folder), "checkpoint"):
             model._set_run_state(state)
         if state["running"]:
-            # Loading has left seeds for the next reset, which belong to the beginning of the run.
+            # Loading has set seeds for the next reset. They belong to the beginning of the run, so they are dropped.
             model.env.unwrapped._reset_seeds()
         if state["running"] and state["env"] is None:
             warnings.warn(

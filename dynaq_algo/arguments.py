@@ -41,7 +41,7 @@ MOST_BONUS = 1_000_000
 MOST_COLLECTED = 1_000_000
 """Most steps from one training to the next."""
 MOST_DRAWN = 1 << 24
-"""Most transitions of one draw; so many take a gigabyte or more."""
+"""Most transitions of one draw. This many take a gigabyte or more."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -55,7 +55,7 @@ def refuse_other_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     """Refuse a value of an argument that is not among the known ones.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If the value is not among them.
     """
     if value not in known:
         raise ValueError(f"`{name}` must be one of {known}, got {value!r:.80}{suggestion(value, known)}")
@@ -167,7 +167,7 @@ def require_number(name: str, value: Any) -> float:
     """A finite number.
 
     Raises:
-        ValueError: If it is not one.
+        ValueError: If the value is not a finite number.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ValueError(f"`{name}` must be a finite number, got {value!r:.80}.")
@@ -178,7 +178,7 @@ def require_row(name: str, value: Any) -> list[float]:
     """Numbers in a row, as a list.
 
     Raises:
-        ValueError: If it is not such a row.
+        ValueError: If the value is not numbers in a row.
     """
     try:
         return [float(number) for number in value]
@@ -190,7 +190,7 @@ def check_collecting(given: Mapping[str, Any]) -> None:
     """Check those arguments of :class:`stable_baselines3.DQN` that it does not check itself.
 
     Raises:
-        ValueError: If one is of another kind or out of range.
+        ValueError: If an argument is of another kind or out of range.
     """
     for name, least in (("learning_starts", 0), ("gradient_steps", -1)):
         if given.get(name) is not None:
@@ -244,8 +244,8 @@ def check_learning(given: Mapping[str, Any]) -> None:
     every = frequency[0] if isinstance(frequency, tuple | list) else frequency
     if every > MOST_COLLECTED:
         raise ValueError(
-            f"`train_freq` must be {MOST_COLLECTED:,} or less, got {every}: nothing is learned before so many steps "
-            "or episodes."
+            f"`train_freq` must be {MOST_COLLECTED:,} or less, got {every}: learning begins only after that many "
+            "steps or episodes."
         )
     for name in ("planning_steps", "planning_horizon", "batch_size", "target_update_interval"):
         require_whole(name, given[name], 0 if name == "planning_steps" else 1)
@@ -259,15 +259,16 @@ def check_learning(given: Mapping[str, Any]) -> None:
     drawn = max(1, given["planning_steps"]) * given["batch_size"]
     if drawn > MOST_DRAWN:
         raise ValueError(
-            f"`batch_size` times `planning_steps` must be at most {MOST_DRAWN:,}, because so many transitions are "
-            f"drawn from replay at once, got {given['batch_size']} and {given['planning_steps']}: lower either."
+            f"`batch_size` times `planning_steps` must be at most {MOST_DRAWN:,}, because their product is the number "
+            "of transitions that are drawn from replay at once, got "
+            f"{given['batch_size']} and {given['planning_steps']}: lower either."
         )
 
 
 def _check_learning_transitions(given: Mapping[str, Any]) -> None:
     """Refuse arguments of other world models, which a model of transitions would not read, and a `gamma` of 1.
 
-    Its table of values has no last step, so with a `gamma` of 1 the values would grow without end.
+    The table of values of that model has no last step, so with a `gamma` of 1 the values would grow without end.
     """
     if given["gamma"] == 1:
         raise ValueError(

@@ -24,9 +24,9 @@ def read_arrays(
     """The arrays of an .npz file by name.
 
     Args:
-        file: Its path, or an open file with `seek`.
+        file: The file's path, or an open file with `seek`.
         shown: How messages name the file.
-        what: What messages call it, such as "replay".
+        what: What the file should be, in messages, such as "replay".
         max_bytes: Limit of all arrays together, uncompressed.
 
     Raises:

@@ -163,7 +163,7 @@ class Bandit:
 
         Raises:
             ValueError: If `total_timesteps` is not a whole number of 0 or more.
-            NothingLearned: If no transition was valid. If some were not, a warning says how many.
+            NothingLearned: If no transition was valid. If only some were invalid, a warning says how many.
         """
         require_whole("total_timesteps", total_timesteps, 0)
         is_new = self._last_obs is None
@@ -183,7 +183,7 @@ class Bandit:
             callback.on_rollout_start()
             obs = self._last_obs
             actions, _ = self.predict(obs)
-            self._last_obs, rewards, dones, infos = self.env.step(actions)  # names that SB3's callbacks look for
+            self._last_obs, rewards, dones, infos = self.env.step(actions)  # SB3's callbacks look for these names
             valid = validity.count(infos)
             if valid.all():
                 self.observe(obs, actions, rewards)
@@ -209,7 +209,8 @@ class Bandit:
             "rng": self.rng.bit_generator.state,
         }
         with whole_file(path) as place, zipfile.ZipFile(place, "w") as archive:
-            archive.writestr(_ARGUMENTS, json.dumps(content, default=np.generic.item))  # numpy's numbers, too
+            # `default` writes numpy's numbers as Python's.
+            archive.writestr(_ARGUMENTS, json.dumps(content, default=np.generic.item))
             with archive.open(_LEARNED, "w", force_zip64=True) as file:
                 np.savez(file, **self.get_learned())  # type: ignore[arg-type]
 
@@ -233,7 +234,7 @@ class Bandit:
             **arguments: Arguments that replace saved ones, or that are never saved, such as `action_features`. With a
                 new `seed` the random draws start again. With another prior, other scales or another noise a
                 :class:`GaussianProcessBandit` computes its posterior anew from the same rewards. A
-                :class:`LinearBandit` cannot, because it does not keep them, so its prior and noise are not replaced.
+                :class:`LinearBandit` does not keep its rewards, so its prior and noise cannot be replaced.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -273,7 +274,7 @@ class Bandit:
             if asked != given[name]:
                 raise ValueError(
                     f"`{name}` must be left out, or be that of the saved bandit, {given[name]!r:.80}, got "
-                    f"{asked!r:.80}: what it learned depends on it. For another one make a new bandit."
+                    f"{asked!r:.80}: what the bandit learned depends on it. For another value make a new bandit."
                 )
         with reading(shown, "bandit"):
             bandit.set_learned(learned)
@@ -339,7 +340,7 @@ class _VectorBandit(Bandit):
         super().__init__(env, gamma, seed, exploration=exploration, **arguments)
         self.action_table: ActionTable | None = None
         self._has_given_table = action_features is not None
-        self._shown_table: np.ndarray | None = None  # the environments', if a table is given
+        self._shown_table: np.ndarray | None = None  # the environments' table, if the bandit is given another one
         if self.layout.uses_ids:
             source = table_of(self.env) if action_features is None else action_features
             if source is None:
@@ -359,8 +360,8 @@ class _VectorBandit(Bandit):
 
         Raises:
             ValueError: If its observations are not the same, or it has another table of actions. Rows may be added at
-                the end of the table. A bandit with a table of its own, given as `action_features=`, keeps it: it must
-                have a row for each id.
+                the end of the table. A bandit with a table of its own, given as `action_features=`, keeps that table,
+                which must have a row for each id.
         """
         env = as_vec_env(env)
         table, shown_table = self.action_table, None
@@ -421,7 +422,7 @@ class LinearBandit(_VectorBandit):
     Args:
         env: See :class:`Bandit`.
         exploration: `"ucb"` adds `alpha` standard deviations. `"thompson"` draws the candidates' rewards jointly from
-            the posterior, with its deviations multiplied by `alpha`.
+            the posterior, with the posterior's standard deviations multiplied by `alpha`.
         alpha: How much is explored; 0 is greedy.
         noise: Standard deviation of a reward around its mean; for answers of yes and no that earn 1 and 0, up to 0.5.
         prior_std: Prior standard deviation of each weight. Actions `a` are scaled to a mean length of 1, and the
@@ -431,10 +432,10 @@ class LinearBandit(_VectorBandit):
         cosine_prior: Prior mean of the weight of each similarity, in rewards per standard deviation of the similarity.
             With a positive number the bandit begins by ranking jobs by similarity; with 0 it has no such belief.
         pairs_prior: Prior mean of the weight of each number of `pairs`; None for 0.
-        prior_sources: Prior means by name, in place of `cosine_prior` and `pairs_prior`: `"blocks"` for all
-            similarities, and columns of `pairs`, each optionally with its weight. The prior standard deviation of such
-            a weight is the weight itself, so 0 and twice the weight are one standard deviation away. Answers can then
-            change how far a source is trusted, see :meth:`source_trust`.
+        prior_sources: Sources of the prior by name, in place of `cosine_prior` and `pairs_prior`: `"blocks"` for all
+            similarities, and columns of `pairs`, each optionally with the prior mean of its weight. The prior standard
+            deviation of that weight is as large as the prior mean, so 0 and twice the mean are one standard deviation
+            away. Answers can then change how far a source is trusted, see :meth:`source_trust`.
         similarities: `"cosine"` for the cosine of state and action, or `"blocks"` for the centred similarities of
             :class:`~dynaq_algo.features.BlockwiseFeatures`, one for each of `n_blocks` (hard and soft skills).
         n_blocks: Number of equal parts of the vectors, each of which has a similarity if `similarities="blocks"`.
@@ -589,7 +590,7 @@ class LinearBandit(_VectorBandit):
         features = self._features(state, chosen.unsqueeze(1), None if pairs is None else pairs.unsqueeze(1))[:, 0]
         for row, value in enumerate(rewards.tolist()):
             self._update(features[row], value)
-            if not self.features.settled:  # copies: an observation belongs to the caller
+            if not self.features.settled:  # copies are kept, because an observation belongs to the caller
                 numbers = None if pairs is None else pairs[row].clone()
                 self._rewards.append((state[row].clone(), chosen[row].clone(), numbers, value))
         if self.features.settled:
@@ -656,7 +657,7 @@ class GaussianProcessBandit(_VectorBandit):
     Args:
         env: See :class:`Bandit`.
         exploration: `"ucb"` adds `alpha` standard deviations. `"thompson"` draws the candidates' rewards jointly from
-            the posterior, with its deviations multiplied by `alpha`.
+            the posterior, with the posterior's standard deviations multiplied by `alpha`.
         alpha: How much is explored; 0 is greedy.
         prior: See :class:`~dynaq_algo.gaussian_process.GaussianProcess` for this and all arguments down to
             `prior_sources`.
@@ -664,8 +665,8 @@ class GaussianProcessBandit(_VectorBandit):
         noise: Standard deviation of a reward around its mean; for answers of yes and no that earn 1 and 0, up to 0.5.
         max_pairs: Distinct pairs that are kept.
         spike_slab: Whether a factor of the prior mean is learned.
-        spike: Prior probability that this factor is 1.
-        contrary: Prior probability that it is below 0.
+        spike: Prior probability that the factor of the prior mean is 1.
+        contrary: Prior probability that the factor of the prior mean is below 0.
         draw_factor: Whether exploration acts on a drawn factor of the prior.
         learn_pair_scale: Whether the scale of `pairs` is learned.
         fit_scales: Whether scales and noise are fitted.
@@ -783,7 +784,7 @@ class _LinearBlocks(BlockwiseFeatures):
     _spread = 1.0
 
     def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
-        """The action, the product of both, and their similarities."""
+        """The action, the product of state and action, and their similarities."""
         centred = self.centred(action[..., : self.shared_dim]) / self._spread
         return th.cat(
             [centred, action[..., self.shared_dim :], super().pair(state, action)[..., self.action_dim :]], -1
@@ -808,7 +809,7 @@ class _LinearBlocks(BlockwiseFeatures):
 class _CosineFeatures(_LinearBlocks):
     """Linear features whose product is not centred. Their only similarity is the cosine of state and action.
 
-    It is standardised by the mean and standard deviation of the cosines of random pairs of actions.
+    The cosine is standardised by the mean and standard deviation of the cosines of random pairs of actions.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -816,12 +817,13 @@ class _CosineFeatures(_LinearBlocks):
         self._cosine = th.tensor([0.0, 1.0])
 
     def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
-        """The action, the product of both, and their cosine."""
+        """The action, the product of state and action, and their cosine."""
         s, a = self.shared(state, action)
         centred = self.centred(a) / self._spread
         mean, deviation = self._cosine
         cosine = (F.cosine_similarity(s, a, dim=-1).unsqueeze(-1) - mean) / deviation
-        # The sum of the products is the cosine. They are scaled so that their spread is like that of other features.
+        # If s and a have unit length, `s * a` sums up to the cosine. The factor gives the products a spread like that
+        # of the other features.
         product = s * a * (self.shared_dim**0.5 / 2)
         return th.cat([centred, action[..., self.shared_dim :], product, cosine], dim=-1)
 

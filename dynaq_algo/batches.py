@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
     Attributes:
         pairs: The n pairs (s, a).
-        inputs: (n, output_dim) their features.
+        inputs: (n, output_dim) features of the pairs.
         following: The next candidates, only for `bootstrap="double"`, which chooses among them at the update.
     """
 
@@ -94,7 +94,7 @@ def gather_next(
     """The next states of transitions, with the same action or with all next candidates."""
     terminated = policy.tensor(transitions.terminated)
     if same_action:
-        # It is unknown how `pairs` would change with the state, so those of the same action stay as they are.
+        # It is unknown how `pairs` would change with the state, so the next state keeps those of the chosen action.
         shown, candidate_id = transitions.pairs, transitions.candidate_id
         return NextPairs(_distinct(transitions.next_state_id, candidate_id, shown, replay, policy), None, terminated)
     candidate_id, mask = replay.candidate_sets(transitions.position, following=True)

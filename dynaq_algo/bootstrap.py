@@ -48,12 +48,12 @@ def values_ahead(
     """The target network's value of the next step, computed as rarely as possible.
 
     Args:
-        transitions: n of them.
+        transitions: n transitions.
         batch: The same transitions from :func:`gather_for`.
-        replay: Where they, or the transitions that planning made them from, are stored.
+        replay: The store of these transitions, or of those from which planning made them.
         policy: The policy that has the target network.
         bootstrap: The kind of bootstrap.
-        kept: Values computed earlier that are still right.
+        kept: Values that were computed earlier and are still valid.
         imagined: Whether planning may have changed transitions, so that they differ from those stored.
 
     Returns:
@@ -62,7 +62,7 @@ def values_ahead(
     """
     if batch.following is not None:
         return masked(policy.values_of_pairs(policy.q_net_target, batch.following.pairs), batch.following.mask)
-    if policy.plans_at_decision_time:  # the model's part changes with every reward, so no value stays right
+    if policy.plans_at_decision_time:  # every reward changes the model's part of Q, so no value stays valid
         return next_values(transitions, replay, policy, bootstrap)
     evaluate = partial(next_values, replay=replay, policy=policy, bootstrap=bootstrap)
     return kept.of(transitions, replay, policy.q_net_target, bootstrap, evaluate, imagined)

@@ -125,7 +125,7 @@ def new_folder(folder: str | PathLike[str]) -> Iterator[Path]:
         FileExistsError: If `folder` is a file, or holds files but no checkpoint. They are left as they are.
         OSError: If the folder cannot be written; the message names the path.
     """
-    folder = Path(os.path.abspath(place_of(folder)))  # noqa: PTH100 (it has a name, also if it ends with "..")
+    folder = Path(os.path.abspath(place_of(folder)))  # noqa: PTH100 (so it has a name, also if it ended with "..")
     new, old = _beside(folder, "new"), _beside(folder, "old")
     _restore_interrupted(folder)
     if folder.is_file() or (folder.is_dir() and not (folder / _STATE).exists() and any(folder.iterdir())):
@@ -138,7 +138,7 @@ def new_folder(folder: str | PathLike[str]) -> Iterator[Path]:
             new.mkdir(parents=True)
             yield new
             if folder.exists():
-                shutil.rmtree(old, ignore_errors=True)  # left by a kill after the new checkpoint was in its place
+                shutil.rmtree(old, ignore_errors=True)  # a kill may have left `old` after a new checkpoint was in place
                 folder.replace(old)
             new.replace(folder)
     except BaseException:
@@ -152,7 +152,7 @@ def existing_folder(folder: str | PathLike[str]) -> Path:
     """The folder of a checkpoint.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If the folder holds no checkpoint.
     """
     folder = place_of(folder)
     _restore_interrupted(folder)
@@ -183,7 +183,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     """Read what :func:`write_state` wrote.
 
     Raises:
-        AgentFileError: If it is not whole, was changed, or is of another version.
+        AgentFileError: If the state is not whole, was changed, or is of another version.
     """
     file = folder / _STATE
     with reading(str(file), "checkpoint"):
@@ -201,7 +201,7 @@ def read_state(folder: Path) -> dict[str, Any]:
             )
         arrays = folder / "state.npz"
         found: dict[str, Any] = _unpack(state, read_arrays(arrays, str(arrays), "state"))
-        listed = said.get("arrays_sha256")  # earlier checkpoints have none
+        listed = said.get("arrays_sha256")  # checkpoints of earlier versions lack this entry
         if listed is not None and hashlib.sha256(arrays.read_bytes()).hexdigest() != listed:
             raise AgentFileError(
                 f"{arrays} was changed after it was written. Begin anew: for a run of `experiments` say resume=false."
@@ -210,7 +210,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def env_layers(env: VecEnv) -> Iterator[tuple[str, Any, bool]]:
-    """All layers of vectorised environments, from the outside in: (path, layer, whether it is innermost)."""
+    """All layers of vectorised environments, from the outside in: (path, layer, whether the layer is innermost)."""
     path, layer = type(env).__name__, env
     inner: Any
     while True:
@@ -225,7 +225,7 @@ def env_layers(env: VecEnv) -> Iterator[tuple[str, Any, bool]]:
                         break
                     inner, inner_path = following, f"{inner_path}/{type(following).__name__}"
             return
-        # An SB3 wrapper calls the inner layer `venv`, a Gymnasium vector wrapper `env`, the adapter `vector_env`.
+        # SB3's wrappers call the inner layer `venv`, Gymnasium's vector wrappers `env`, GymnasiumVecEnv `vector_env`.
         names = [name for name in ("venv", "vector_env", "env") if name in vars(layer)]
         yield path, layer, not names
         if not names:
@@ -288,7 +288,7 @@ def _beside(folder: Path, suffix: str) -> Path:
 
 
 def _restore_interrupted(folder: Path) -> None:
-    """Move an old checkpoint back into `folder` if a kill between the two renames has left it under its other name."""
+    """Put an old checkpoint back into its place, if a kill came after it was moved away and before the new one came."""
     if not folder.exists() and _beside(folder, "old").exists():
         _beside(folder, "old").replace(folder)
 

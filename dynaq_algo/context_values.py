@@ -22,7 +22,7 @@ _LIKELY = 1e-3
 
 
 class ImaginedSets(NamedTuple):
-    """Candidate sets at b values of `progress`, s for each.
+    """Candidate sets at b values of `progress`, s sets for each value.
 
     Attributes:
         state: (b, s, r), the states' principal components.
@@ -52,14 +52,17 @@ class Predictions(NamedTuple):
     chances: np.ndarray
 
     def returns(self, rows: np.ndarray | slice, following: np.ndarray, gamma: float) -> np.ndarray:
-        """Rewards plus `gamma` times the expected value (c, s, k) at c rows, where outcomes have values (c, n)."""
+        """Rewards plus `gamma` times the expected value of the next state, (c, s, k), at c rows.
+
+        `following` (c, n_outcomes) holds the values of the rows that outcomes lead to.
+        """
         found = np.einsum("cskn,cn->csk", self.chances[rows], following)
         found *= gamma
         found += self.reward[rows]
         return found
 
     def resized(self, shape: tuple[int, int, int, int], keeps: bool) -> Predictions:
-        """Predictions of another shape (b, s, k, n_outcomes), 0 but for those that are kept."""
+        """Predictions of another shape (b, s, k, n_outcomes). With `keeps` present ones are copied; the rest is 0."""
         larger = Predictions(np.zeros(shape[:3], np.float32), np.zeros(shape, np.float32))
         if keeps:
             rows, known = self.chances.shape[0], self.chances.shape[3]
@@ -68,7 +71,7 @@ class Predictions(NamedTuple):
 
 
 class _KeptDecisions:
-    """The latest decisions, which planning imagines again. They are kept in ring arrays, to take many at once."""
+    """The latest decisions, which planning imagines again. Ring arrays let many be taken at once."""
 
     def __init__(self) -> None:
         self._rings: dict[str, np.ndarray] = {}
@@ -86,7 +89,8 @@ class _KeptDecisions:
         """Keep n more decisions, given by name as arrays (n, ...), in place of the oldest."""
         n = len(decisions["actions"])
         if any(self._rings[name].shape[1:] != values.shape[1:] for name, values in decisions.items() if self._rings):
-            self._rings, self._n_added = {}, 0  # another number of candidates: sets of both cannot be imagined together
+            # The number of candidates has changed. Sets of different sizes cannot be imagined together.
+            self._rings, self._n_added = {}, 0
         rows = (self._n_added + np.arange(n)[-_MOST_SETS:]) % _MOST_SETS
         for name, values in decisions.items():
             if name not in self._rings:  # zeros take no memory before they are written
@@ -95,20 +99,20 @@ class _KeptDecisions:
         self._n_added += n
 
     def at(self, context: Sequence[int]) -> np.ndarray:
-        """Places (m,) of those at a value of `progress`."""
+        """Places (m,) of the kept decisions at a value of `progress`."""
         return np.flatnonzero((self.take("context", np.arange(len(self))) == np.array(context)).all(axis=1))
 
     def askable(self) -> np.ndarray:
-        """Places (m,) of those whose applicant and candidates have ids."""
+        """Places (m,) of the kept decisions whose applicant and candidates have ids."""
         return np.flatnonzero(self.take("can_ask", np.arange(len(self))))
 
     def take(self, name: str, places: np.ndarray) -> np.ndarray:
-        """Entries (..., ...) of places (...), counted from the oldest."""
+        """The entry `name` of the decisions at places (...), which are counted from the oldest decision."""
         taken: np.ndarray = self._rings[name][(self._n_added - len(self) + places) % _MOST_SETS]
         return taken
 
     def get_state(self) -> dict[str, th.Tensor]:
-        """All of them, from the oldest on."""
+        """All kept decisions, the oldest first."""
         return {name: th.as_tensor(self.take(name, np.arange(len(self)))) for name in self._rings}
 
 
@@ -116,13 +120,14 @@ class ContextValues:
     """What each row of `progress`, m numbers, is worth.
 
     Numbers count as equal if they differ by at most some 1 / 10,000. At most 5,000 rows are told apart. Each further
-    one counts as the nearest of these.
+    row counts as the nearest of these.
 
     Planning imagines candidate sets at a row. In each set the best candidate has the largest sum of reward and
     discounted value of the next row. The value of the row is the mean of these largest sums. If a second model judges
-    the candidates that the first has chosen, it is the mean of the sums by the second model, as in double Q-learning
-    (van Hasselt, 2010). Each planning step adds a bonus for seldom visited rows to this value, as in Dyna-Q+ (Sutton,
-    1990): `bonus` times the rewards' root mean square, divided by the square root of (number of visits + 1).
+    the candidates that the first has chosen, the value is the mean of the second model's sums for these candidates, as
+    in double Q-learning (van Hasselt, 2010). Each planning step adds a bonus for seldom visited rows to this value, as
+    in Dyna-Q+ (Sutton, 1990): `bonus` times the rewards' root mean square, divided by the square root of (number of
+    visits + 1).
 
     Args:
         low: (m,) smallest values of `progress`.
@@ -168,7 +173,7 @@ class ContextValues:
         """Keep the latest 2,000 decisions for planning, and update the rewards' root mean square.
 
         Args:
-            steps: n of them, see :class:`~dynaq_algo.transition_model.Steps`.
+            steps: n transitions, see :class:`~dynaq_algo.transition_model.Steps`.
             state: (n, r), the states' principal components.
             similarities: (n, k, n_blocks).
             actions: (n, k), numbers of the candidates.
@@ -197,7 +202,7 @@ class ContextValues:
         return np.array([found[row] for row in rows]).reshape(len(rows), len(outcomes))
 
     def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Rows (n, m) to imagine sets at: those without a set yet, then one of the last visited, then random ones."""
+        """Rows (n, m) to imagine sets at: rows without a set yet, then a row just visited, then random rows."""
         new = np.flatnonzero(self._imagined[: len(self._rows)] == 0)[:n].tolist()
         now = self._current[int(rng.integers(len(self._current)))]
         drawn = rng.integers(len(self._rows), size=n).tolist()
@@ -267,7 +272,7 @@ class ContextValues:
         places = np.flatnonzero(self._imagined[:n])
         if not len(places):
             return 0.0
-        # Nearly always these are all rows; then a slice saves a copy.
+        # Nearly always sets are imagined at all rows. A slice then saves a copy.
         known = slice(0, n) if len(places) == n else places
         values = np.append(self._value[:n], 0.0)
         following = values[self._next[known]].astype(np.float32)  # (c, n_outcomes)
@@ -312,7 +317,7 @@ class ContextValues:
         """Places of the rows that outcomes lead to; None for the end, -1 for an unknown row that is not added."""
         wanted = make or [False] * len(outcomes)
         moves = np.array([(0,) * len(context) if one is None else one for one in outcomes], np.int64)
-        # All rows at once, because numpy's clipping takes longer than all else here.
+        # All rows are clipped in one call, because clipping takes longer than all else here.
         rows = np.minimum(np.maximum(context + moves.reshape(-1, len(context)), self._low), self._high).tolist()
         places: list[int | None] = []
         for one, known, row in zip(outcomes, wanted, map(tuple, rows), strict=True):
@@ -324,7 +329,7 @@ class ContextValues:
         return places
 
     def _found(self, row: tuple[int, ...]) -> int | None:
-        """The place of a row; None if it is not known. Once the table is full, that of the nearest row."""
+        """The place of a row. For an unknown row it is None, or the nearest row's place if the table is full."""
         place = self._place.get(row)
         if place is None:
             place = self._place.get(self._rounded(row))
@@ -333,7 +338,7 @@ class ContextValues:
         return place
 
     def _nearest(self, row: tuple[int, ...]) -> int:
-        """The place of the row that is nearest to one for which there is no room."""
+        """The place of the known row that is nearest to a row for which there is no room."""
         if self._full is None:
             warnings.warn(
                 f"`progress` has more than {_MOST_CONTEXTS:,} different rows. This world model keeps one number for "
@@ -355,7 +360,7 @@ class ContextValues:
         return tuple(rounded)
 
     def _known(self, row: tuple[int, ...], beside: np.ndarray | None = None) -> int:
-        """The place of a row; a new one begins at the value of the row that it is reached from."""
+        """The place of a row. A new row begins at the value of the row from which it is reached."""
         found = self._found(row)
         if found is not None:
             return found
@@ -397,7 +402,8 @@ class ContextValues:
         """Put back what :meth:`get_state` gave.
 
         Raises:
-            ValueError: If the numbers are multiples of another fraction than :data:`~dynaq_algo.outcome_inputs.GRID`.
+            ValueError: If the numbers are multiples of another fraction than 1 /
+                :data:`~dynaq_algo.outcome_inputs.GRID`.
         """
         if int(state["grid"]) != GRID:
             raise ValueError(

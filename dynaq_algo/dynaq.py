@@ -49,8 +49,8 @@ class DynaQ(CandidateAlgorithm):
     2018, section 8.8) a Q-value is the world model's reward of a candidate plus gamma times the value of the next
     state. The Q-network learns only the value of the next state, by the same updates without the reward. The next
     decision therefore uses all that the model has learned from the last reward. At `gamma=0` Q is the model's reward:
-    planning is exact, and the Q-network is not updated. It is not updated with `world_model="transitions"` either,
-    because that model has a table of the values of next states.
+    planning is exact, and the Q-network is not updated. The Q-network is not updated with `world_model="transitions"`
+    either, because that model has a table of the values of next states.
 
     The target of a terminated transition is its reward alone; the target of a truncated one includes the value of the
     next step. With n environments, each vector step is followed by n direct, n model and n * `planning_steps` planning
@@ -78,14 +78,16 @@ class DynaQ(CandidateAlgorithm):
             as `"max"` does, so the default, `"same_action"`, has no effect with it. With `"double"` a copy of that
             model judges the candidate that it takes; a new copy is made every `target_update_interval` transitions.
         planning_source: `"visited"`, `"candidates"`, `"crossed"` or an object, see :mod:`dynaq_algo.planning`. With
-            `world_model="transitions"` it is one of the first two. Where observations have `pairs`, `"visited"`
-            imagines, at a value of `progress`, the candidate sets that were shown there (if none was, those of all
-            values). `"candidates"` imagines any set whose applicant and candidates have ids, with the `pairs` that
-            `pair_features` computes for it there; without ids or `pair_features` it does what `"visited"` does. Where
-            observations have no `pairs`, both imagine any set that was shown.
+            `world_model="transitions"` it is `"visited"` or `"candidates"`. Where observations have no `pairs`, both
+            imagine any candidate set that was shown. Where observations have `pairs`, `"visited"` imagines, at a value
+            of `progress`, the sets that were shown at this value, or at any value if none was shown at this one.
+            `"candidates"` imagines any set whose applicant and candidates have ids, with the `pairs` that
+            `pair_features` computes for the set at this value. Without ids or `pair_features`, `"candidates"` does what
+            `"visited"` does.
         relabel: Whether rewards in replay are recomputed at the weights of the latest step. It is for a reward that is
             a weighted sum whose weights change. `info["reward_components"]` and `info["reward_weights"]`, both name ->
-            number, give its parts. A transition that lacks a component whose weight is not 0 is left out.
+            number, hold its components and weights. A transition that lacks a component whose weight is not 0 is left
+            out.
         action_features: For id observations: (n_actions, d_a), or the path of an .npy file. By default it is the
             environment's attribute `action_features`. A saved agent holds the path and a checksum, never the values.
         pair_features: A function that gives the entry `pairs` of pairs that nobody was shown. Applicant ids are those
@@ -95,10 +97,10 @@ class DynaQ(CandidateAlgorithm):
             `pair_features`. It is not saved with the agent.
         world_model: `"network"` (one, or an ensemble), `"gaussian_process"` (exact Bayesian regression), or
             `"transitions"`, which also learns how the entry `progress` changes and when an applicant leaves.
-        world_model_kwargs: `n_members`, `net_arch` (the policy's by default), ..., see
-            :class:`~dynaq_algo.world_model.WorldModel`; `noise`, `scales`, ..., and `prior` (the policy's by default),
-            see :class:`~dynaq_algo.gaussian_process.GaussianProcess`; `bonus`, `action_scale`, ..., see
-            :class:`~dynaq_algo.transition_model.TransitionModel`.
+        world_model_kwargs: Arguments of the world model. For networks `n_members`, `net_arch` (the policy's by
+            default), ..., see :class:`~dynaq_algo.world_model.WorldModel`. For a Gaussian process `noise`, `scales`,
+            ..., and `prior` (the policy's by default), see :class:`~dynaq_algo.gaussian_process.GaussianProcess`. For
+            transitions `bonus`, `action_scale`, ..., see :class:`~dynaq_algo.transition_model.TransitionModel`.
         exploration_bonus: While learning, this many times the standard deviation of the world model's reward is added
             to Q, as Dyna-Q+ favours what it has not tried lately. Epsilon-greedy exploration is independent of it. Not
             for `world_model="transitions"`, whose rewards have no standard deviation.
@@ -109,7 +111,8 @@ class DynaQ(CandidateAlgorithm):
         train_freq: Vector steps (or `(n, "episode")`) between trainings.
         gradient_steps: Direct updates in each training; -1 for one update per transition since the last training. None
             is 1 for one environment, and -1 for several.
-        target_update_interval: Transitions between copies of the Q-network to its target, or of the model that judges.
+        target_update_interval: Transitions between copies of the Q-network to its target; with
+            `world_model="transitions"` and `bootstrap="double"`, between copies of the model that judge.
         exploration_fraction: Share of training over which epsilon falls.
         max_grad_norm: Gradient clipping; none by default.
         weight_pull: A share, 0 to 1. After each update every weight of the Q-network, and of the world model if it is a
@@ -302,7 +305,7 @@ class DynaQ(CandidateAlgorithm):
         return self._imagine(observation)[0].cpu().numpy()
 
     def reward_spread(self, observation: Mapping[str, Any]) -> np.ndarray:
-        """Standard deviation (n, k) of :meth:`predict_reward`: the world model's uncertainty; 0 if it knows none."""
+        """Standard deviation (n, k) of :meth:`predict_reward`: the world model's uncertainty; 0 if it gives none."""
         return self._imagine(observation)[1].cpu().numpy()
 
     @th.no_grad()
@@ -428,7 +431,7 @@ class DynaQ(CandidateAlgorithm):
 
     @property
     def _learns_values(self) -> bool:
-        """Whether the Q-network has anything to learn; with planning at decision time, only the future is left."""
+        """Whether the Q-network learns; with planning at decision time only the value of the next state."""
         return self.planning == "background" or (self.gamma > 0 and not self.world_model.knows_transitions)
 
     @property
@@ -437,7 +440,7 @@ class DynaQ(CandidateAlgorithm):
         return [optimizer for optimizer in (of_values, self.world_model.optimizer) if optimizer is not None]
 
     def _q_update(self, inputs: th.Tensor, target: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """One optimiser step of the Q-network towards targets (n,), and its pull; returns loss and values (n,)."""
+        """One optimiser step of the Q-network towards targets (n,), then its pull; returns loss and values (n,)."""
         optimizer = self.policy.optimizer
         found = squared_error_step(self.q_net, optimizer, inputs, target, max_grad_norm=self.max_grad_norm)
         self._pull_back("q_net")

@@ -57,8 +57,8 @@ class DistinctPairs(NamedTuple):
 class PairFeatures:
     """A (state, action) pair as one network input `[state, pair(state, action), pairs]`.
 
-    A subclass sets `pair_dim` and defines :meth:`pair`. It has no parameters, so that the Q-network, its target and the
-    world model share one input. The observation's entry `pairs` stands at the end of the input.
+    A subclass sets `pair_dim` and defines :meth:`pair`. Features have no parameters, so that the Q-network, its target
+    and the world model share one input. The observation's entry `pairs` stands at the end of the input.
 
     Args:
         state_dim: d_s, the size of a state.
@@ -85,7 +85,10 @@ class PairFeatures:
 
     @property
     def separable(self) -> bool:
-        """Whether :meth:`pair` is the action itself. A layer's product with it is then the same for every state."""
+        """Whether :meth:`pair` is the action itself.
+
+        A layer's product with the action is then the same for every state.
+        """
         return type(self).pair is ConcatFeatures.pair
 
     @property
@@ -107,7 +110,7 @@ class PairFeatures:
     def see(self, candidates: np.ndarray | None, pairs: np.ndarray | None) -> None:
         """Learn the scale of inputs from the decision at hand; nothing by default.
 
-        It is called while an agent learns, and never when it only predicts.
+        It is called while an agent learns, and never while the agent only predicts.
 
         Args:
             candidates: (n, k, d_a) float32; None if :meth:`fit` has seen the table of all actions.
@@ -185,9 +188,9 @@ class InteractionFeatures(PairFeatures):
 
 
 class BlockwiseFeatures(InteractionFeatures):
-    """`[s, a, s * a, similarity of each block, pairs]`; the product is that of centred vectors, times sqrt(size).
+    """`[s, a, s * a, similarity of each block, pairs]`; the product is that of centred vectors, times sqrt(m).
 
-    The entries that state and action share are cut into blocks of equal size, such as hard and soft skills. A
+    State and action share m entries, which are cut into blocks of equal size, such as hard and soft skills. A
     similarity is the cosine of a state's and an action's block, after the mean action is subtracted from both. It is
     divided by the standard deviation of such cosines between two random actions. The mean is subtracted because
     embeddings of texts lie in a narrow cone: what all texts have in common says nothing about which of them fit (Mu and
@@ -199,8 +202,8 @@ class BlockwiseFeatures(InteractionFeatures):
     Mean and deviation of actions come from the table of all actions, if there is one (:meth:`fit`). Otherwise they come
     from the distinct actions, up to 1,024, among the first 20,000 candidates seen (:meth:`see`). Mean and deviation of
     `pairs` come from a sample that the environment gives (:meth:`fit_pairs`), or else from the first 20,000 pairs seen.
-    They are computed again whenever twice as much was seen. Before the first time, the mean action is 0, and the
-    `pairs` of a decision are standardised among themselves.
+    What comes from actions or pairs that were seen is computed again each time twice as many were seen. Before the
+    first time, the mean action is 0, and the `pairs` of a decision are standardised among themselves.
 
     Args:
         state_dim: d_s.
@@ -260,7 +263,7 @@ class BlockwiseFeatures(InteractionFeatures):
         self._pairs.fit(pairs)
 
     def see(self, candidates: np.ndarray | None, pairs: np.ndarray | None) -> None:
-        """Compute means and standard deviations again if twice as much was seen as last time."""
+        """Compute means and deviations again if twice as much was seen as at the last computation."""
         if candidates is not None and not self._has_table:
             rows = candidates.reshape(-1, candidates.shape[-1])[:, : self.shared_dim]
             if self._actions.add(rows):
@@ -272,7 +275,7 @@ class BlockwiseFeatures(InteractionFeatures):
     def scaled(self, pairs: th.Tensor) -> th.Tensor:
         """Standardised numbers (..., p) of pairs. `2 tanh(x / 2)` compresses values beyond one or two deviations.
 
-        Before any numbers were seen, those of a decision, (n, k, p), are standardised among its own k candidates.
+        Before any numbers were seen, a decision's numbers, (n, k, p), are standardised among its own k candidates.
         """
         mean, deviation = self._pairs.mean.to(pairs.device), self._pairs.deviation.to(pairs.device)
         if self._pairs.is_empty and pairs.ndim > 2:
@@ -364,7 +367,7 @@ def make_features(
     action_dim = layout.action_dim if table is None else table.dim
     if action_dim is None:
         raise ValueError("`action_table` must be given where `candidates` are ids: pass `action_features=` to DynaQ.")
-    # Passed only if needed, so that a class of your own need not have these arguments.
+    # These arguments are passed only if needed, so that a class of your own need not have them.
     if layout.n_pairs:
         kwargs["n_pairs"] = layout.n_pairs
     if layout.compared != slice(0, layout.state_dim):
@@ -396,8 +399,8 @@ def prior_weights(prior: Sequence[float], features: PairFeatures) -> th.Tensor:
         also = f", and optionally one for each of the {n_pairs} numbers of `pairs`" if n_pairs else ""
         raise ValueError(
             f"`prior` must hold a weight for each of the {max(n - n_pairs, 0)} similarities of "
-            f"{type(features).__name__}{also}, got {prior}. Features with similarities are 'blockwise' (one a "
-            "block)."
+            f"{type(features).__name__}{also}, got {prior}. Features with similarities are 'blockwise' (one for "
+            "each block)."
         )
     return th.tensor(prior + [0.0] * (n - len(prior)))
 
@@ -506,7 +509,7 @@ class SeenPairs:
     def get_state(self) -> dict[str, th.Tensor]:
         """The sums over the pairs that were seen, and the scale computed from them."""
         counts = th.tensor([self._count, self._due])
-        sums = th.tensor(self._sums)  # a copy: they are added to in place
+        sums = th.tensor(self._sums)  # a copy, because `add` changes the sums in place
         return {"pairs_mean": self.mean, "pairs_deviation": self.deviation, "pairs_sums": sums, "pairs_counts": counts}
 
     def set_state(self, state: Mapping[str, th.Tensor]) -> None:

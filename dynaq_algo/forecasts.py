@@ -10,7 +10,7 @@ from dynaq_algo.transition_model import Foreseen
 __all__ = ["TransitionForecasts"]
 
 _LEAST_CHANCE = 1e-3
-"""Smallest probability of an outcome in the log loss. An outcome that was never seen before had none."""
+"""Smallest probability of an outcome in the log loss. An outcome that was never seen before had probability 0."""
 
 
 class TransitionForecasts:

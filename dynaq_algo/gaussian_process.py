@@ -41,12 +41,13 @@ _SAME = 1 - 1e-5
 """Two vectors are the same if their cosine is above this."""
 
 _NEARLY_SAME = 1 - 1.1e-5
-"""A pair takes the vector of a known pair if their cosine is above this, so that among known pairs whatever is the same
-as a third is the same: else the kernel would be no covariance. It is below `_SAME` by more than the error of a cosine
-in single precision, so that this does not depend on the precision."""
+"""A new pair takes a vector of a known pair in place of its own if their cosine is above this. Two known vectors that
+are the same as a third are therefore the same as each other: else the kernel would be no covariance. This limit is
+below `_SAME` by more than the error of a cosine in single precision, so both precisions find the same vectors to be the
+same."""
 
 _NEAR = 1 - 6e-5
-"""Two vectors that may both be nearly the same as a third have a cosine above this, also in single precision."""
+"""If two vectors are nearly the same as a third, their cosine is above this, also in single precision."""
 
 _PIECE = 4_096
 """Pairs that are predicted at a time. This bounds the memory of their covariances with the known pairs."""
@@ -62,14 +63,14 @@ _SCALE_DOUBT = 10
 """Weight, in answers, of the belief that the scales are right, when the trust in sources is computed."""
 
 _GOLDEN = (5**0.5 - 1) / 2
-"""The multiples of this number, modulo 1, fill the interval from 0 to 1 evenly, however many there are."""
+"""The multiples of this number, modulo 1, fill the interval from 0 to 1 evenly, however many are taken."""
 
 _FIT_SPREAD = 0.5
 """Prior standard deviation of the logarithm of a scale when scales are fitted."""
 
 _LEAST_NOISE = 1 / 15
-"""The fitted noise is at least this share of the given one. Many rewards that are all equal would else bring it near 0,
-and predictions would then consist of rounding."""
+"""The fitted noise is at least this share of the given one. Many rewards that are all equal would else bring the
+fitted noise near 0, and predictions would then be rounding errors."""
 
 
 class _Parts(NamedTuple):
@@ -114,16 +115,17 @@ class GaussianProcess(nn.Module):
       including its sign;
     * `action`, `state`: linear in the action, in the state (kernels a.a' and s.s');
     * `bilinear`: tastes, a matrix of any rank between state and action (kernel (s.s')(a.a'));
-    * `quadratic`: the same for products of two entries of the state and two of the action (kernel ((s.s')(a.a'))^2);
+    * `quadratic`: like `bilinear`, for products of two entries of the state and two of the action (kernel
+      ((s.s')(a.a'))^2);
     * `same_state`, `same_action`, `same_pair`: an effect of this single state, action or pair.
 
     Here s and a are the entries that state and action share, after the mean action is subtracted, scaled to unit
-    length. A vector that is nearly one of a known pair (a cosine above 0.99999) counts as that one. Earned rewards are
-    the sum of all parts and of noise with standard deviation `noise`. The posterior is exact (Rasmussen and Williams,
-    2006, section 2.2). It is kept as the inverse of the covariance of n distinct pairs, so a reward costs O(n^2). An
-    update of rank one adds a new pair, adds a reward to a known pair (the rewards of a pair are averaged), or forgets a
-    pair. The latest `max_pairs` pairs are kept. The inverse is computed from scratch only if the scale of the features
-    changes, or if `fit_scales` changes the scales of the parts.
+    length. A vector whose cosine with a vector of a known pair is above 0.99999 counts as that vector. Earned rewards
+    are the sum of all parts and of noise with standard deviation `noise`. The posterior is exact (Rasmussen and
+    Williams, 2006, section 2.2). It is kept as the inverse of the covariance of n distinct pairs, so a reward costs
+    O(n^2). An update of rank one adds a new pair, adds a reward to a known pair (the rewards of a pair are averaged),
+    or forgets a pair. The latest `max_pairs` pairs are kept. The inverse is computed from scratch only if the scale of
+    the features changes, or if `fit_scales` changes the scales of the parts.
 
     With `spike_slab` the whole prior mean is multiplied by a factor that is learned. The factor's own prior is a spike
     and two uniform slabs (Mitchell and Beauchamp, 1988). The spike is at 1, where the prior mean is right. One slab is
@@ -136,13 +138,13 @@ class GaussianProcess(nn.Module):
     With `learn_pair_scale` the scale of the weights of `pairs` is learned. It is one of three multiples of
     `scales["pairs"]` (:data:`~dynaq_algo.prior_beliefs.MULTIPLES`), the same for all columns. A scale is weighed by the
     full evidence of the rewards for it at a factor of 0. The likelihood of the factor, relative to that of 0, is raised
-    to the power above. Only a power of 1 would give scale and factor their exact joint posterior. With a smaller one
-    their probabilities are not exact: they follow a rule, in which rewards count more for the scale than for the
-    factor. For a given scale and factor the weights have their exact posterior. The first answers thus move the weights
-    little, and numbers that say much can have large weights later.
+    to the same power as with `spike_slab`. Only a power of 1 would give scale and factor their exact joint posterior.
+    With a smaller power their probabilities are not exact: they follow a rule, in which rewards count more for the
+    scale than for the factor. For a given scale and factor the weights have their exact posterior. The first answers
+    thus move the weights little, and numbers that say much can have large weights later.
 
     With `prior_sources` the prior mean is a sum of sources. Each source has a factor of its own, see
-    :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards in the same way. A wrong source can thus
+    :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards too. A wrong source can thus
     be dropped while a right one is kept. The less the answers vary, compared with what the scales expect, the more they
     count for the factors. `prior` and `spike_slab` are not used then. Two scales have other defaults. `trust` is 0,
     because each source has its own doubt. `similarity` is 0.1, because no `prior` says how much similarities count. If
@@ -164,12 +166,13 @@ class GaussianProcess(nn.Module):
         contrary: Prior probability that the factor is below 0. It must be above 0, and its sum with `spike` below 1.
         draw_factor: Whether exploration acts on a drawn factor; False for the expected one.
         learn_pair_scale: Whether the scale of `pairs` is learned.
-        fit_scales: Whether scales and noise are fitted to the rewards: at 20 pairs, and each time their number has
-            doubled. They are set to the maximum of their posterior, with a log-normal prior around the given scales. A
-            scale of 0 stays 0, and the noise is at least a fifteenth of the given one.
+        fit_scales: Whether scales and noise are fitted to the rewards: at 20 pairs, and each time the number of
+            pairs has doubled. Scales and noise are set to the maximum of their posterior, with a log-normal prior
+            around the given scales. A scale of 0 stays 0, and the noise is at least a fifteenth of the given one.
         prior_sources: Terms whose sum is the prior mean: `"blocks"`, and columns of `pairs` by name, with the weight of
-            each in rewards per standard deviation. A sequence of names gives each the weight 0.2. None for `prior`.
-        pair_names: Names of the columns of `pairs`, (p,), if sources are among them.
+            each in rewards per standard deviation. A sequence of names gives each the weight 0.2. With None, `prior` is
+            used.
+        pair_names: Names of the columns of `pairs`, (p,). They are needed if a column is a source.
 
     Raises:
         ValueError: If a number is out of range, a part is unknown, or the features are not blockwise.
@@ -300,9 +303,9 @@ class GaussianProcess(nn.Module):
     def drawn_factor(self) -> float:
         """A factor of the prior mean, drawn from its posterior; another one after each call of :meth:`observe`.
 
-        It is the posterior's quantile at a level that moves by the golden ratio, modulo 1, with each call. The draws
-        are thus spread as evenly as possible, however many rewards a call has, and are the same when a run continues
-        from a checkpoint. Without `draw_factor` it is the posterior mean, and without `spike_slab` it is 1.
+        The factor is the posterior's quantile at a level that moves by the golden ratio, modulo 1, with each call. The
+        draws are thus spread as evenly as possible, however many rewards a call has, and are the same when a run
+        continues from a checkpoint. Without `draw_factor` it is the posterior mean, and without `spike_slab` it is 1.
         """
         if not self._draws:
             return self.factor()[0]
@@ -325,7 +328,8 @@ class GaussianProcess(nn.Module):
             n_factors = 1 if self.sources is None else len(self.sources)
             given = given_scales(by_reward, by_term, n_factors, self.scales["pairs"])
             if self.sources is None:
-                power = self._tempered(rewards) if self.spike_slab else 1.0  # a factor that is known needs no caution
+                # Without `spike_slab` the factor is known to be 1, so its likelihood needs no smaller power.
+                power = self._tempered(rewards) if self.spike_slab else 1.0
                 self._beliefs = about_factor(given, *self._factors, power)
             else:
                 squares = float(rewards @ self._alpha[: self._n_used, 0][known])
@@ -349,7 +353,7 @@ class GaussianProcess(nn.Module):
             by_reward: (t,), the moments of all terms with the rewards, in the same units.
             by_term: (t, t), the terms' moments with each other.
         """
-        # What the best-fitting coefficients do not explain.
+        # The part of `squares` that the best-fitting coefficients do not explain.
         left = squares - float(by_reward @ np.linalg.solve(by_term + np.eye(len(by_term)), by_reward))
         return (n_pairs + _SCALE_DOUBT) / (left + _SCALE_DOUBT)
 
@@ -378,8 +382,9 @@ class GaussianProcess(nn.Module):
 
         With `spike_slab` and `draw_factor` the mean is computed with a drawn factor (:meth:`drawn_factor`). The agent
         thus acts on the reversed prior as often as a negative factor is likely (Thompson, "On the likelihood that one
-        unknown probability exceeds another", Biometrika 1933). With the expected factor it would never do so while that
-        factor is above 0. It would choose only candidates with a high prior mean, and learn little about the others.
+        unknown probability exceeds another", Biometrika 1933). With the expected factor the agent would never act on
+        the reversed prior while the expected factor is above 0. It would choose only candidates with a high prior mean,
+        and learn little about the other candidates.
 
         Args:
             state: (n, d_s).
@@ -442,7 +447,7 @@ class GaussianProcess(nn.Module):
         found += (of_state @ alpha).unsqueeze(1)
 
         def weights(of_states: th.Tensor) -> th.Tensor:
-            """Factors (n, m) of states and known pairs -> (m, n (1 + t)), to be multiplied by (k, m) of actions."""
+            """Factors (n, m) of n states and m known pairs -> (m, n (1 + t)), to be multiplied by (k, m) of actions."""
             return (of_states.T.unsqueeze(-1) * alpha.unsqueeze(1)).flatten(1)
 
         by_product = weights(variance["action"] + variance["bilinear"] * states)
@@ -506,7 +511,7 @@ class GaussianProcess(nn.Module):
         return found[..., 0] + left @ th.as_tensor(expected, dtype=left.dtype, device=left.device), left
 
     def _variances(self) -> dict[str, float]:
-        """Prior variance of each part of the kernel. `pairs` are no part of it if they are terms."""
+        """Prior variance of each part of the kernel. If `pairs` are terms, they are no part of the kernel."""
         variances = {part: scale**2 for part, scale in self.scales.items()}
         return variances | {"pairs": 0.0} if self.learn_pair_scale else variances
 
@@ -545,7 +550,7 @@ class GaussianProcess(nn.Module):
     def update(
         self, inputs: th.Tensor, reward: th.Tensor, serial: np.ndarray, weight: th.Tensor | None = None
     ) -> th.Tensor:
-        """Mean squared error on inputs (n, output_dim) and rewards (n,). Nothing is learned: :meth:`observe` learns."""
+        """Mean squared error on inputs (n, output_dim) and rewards (n,). Only :meth:`observe` learns."""
         with th.no_grad():
             return (self(inputs, with_spread=False)[0] - reward).square().mean()
 
@@ -592,7 +597,7 @@ class GaussianProcess(nn.Module):
         slot = self._slots.pop(key)
         column = self._inverse.column(slot)
         self._move(column, -1 / column[slot], self._alpha[slot].clone())
-        # Set to exactly 0, so that rounding leaves nothing of the pair.
+        # The pair's row and column are set to exactly 0, so that rounding leaves nothing of the pair.
         self._inverse.clear(slot)
         self._alpha[slot] = self._counts[slot] = self._totals[slot] = 0.0
         return slot
@@ -677,7 +682,7 @@ class GaussianProcess(nn.Module):
         return _Parts(unit[0], unit[1], similarities, self._own(scaled), linear @ self.prior)
 
     def _units(self, state: th.Tensor, action: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """States and actions (..., shared_dim) at unit length; those of a known pair where they are nearly the same."""
+        """States and actions (..., shared_dim) at unit length. Known pairs' vectors replace nearly equal ones."""
         units = (F.normalize(self.features.centred(vectors), dim=-1) for vectors in (state, action))
         if not self._has_near:
             return next(units), next(units)
@@ -763,7 +768,7 @@ class GaussianProcess(nn.Module):
             self._put(slot, slot)
 
     def _put(self, slot: int, n_others: int) -> None:
-        """Compute a pair's parts with the present features. It is compared with the others among the first places.
+        """Compute the parts of the pair at `slot`, once its vectors are compared with those of the first `n_others`.
 
         Pairs are computed one at a time, so that results are always the same to the bit.
         """
@@ -775,7 +780,8 @@ class GaussianProcess(nn.Module):
             near[slot : slot + 1] = -1.0
             if not len(near) or near[nearest := int(near.argmax())] <= _NEAR:
                 continue
-            if th.equal(units[nearest], unit[which]):  # which was compared with the others
+            # An equal vector was compared with the other known vectors when it was put in its place.
+            if th.equal(units[nearest], unit[which]):
                 continue
             self._has_near = True
             found = units[:n_others][near > _NEAR]
@@ -829,7 +835,7 @@ class GaussianProcess(nn.Module):
         """The learned transitions and the posterior, for `state_dict`."""
         n = self._n_used
         units = {}
-        if self._has_near:  # the pair that another one has its vectors from may be forgotten
+        if self._has_near:  # the pair from which another one has taken a vector may be forgotten by now
             units = {"unit_state": self._known.state[:n].clone(), "unit_action": self._known.action[:n].clone()}
         return {
             **units,
@@ -856,11 +862,11 @@ class GaussianProcess(nn.Module):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`get_extra_state` gave. The posterior is then the same to the bit.
 
-        If this model was given another prior, other scales or another noise, they hold, and the posterior is computed
-        anew from the same rewards. If it keeps fewer pairs, the latest are kept.
+        If this model was given another prior, other scales or another noise, this model keeps its own, and the
+        posterior is computed anew from the same rewards. If this model keeps fewer pairs, the latest are kept.
         """
         self._forget_all()
-        prior = state.get("prior", self.prior).to(self.prior.device)  # earlier versions did not keep it
+        prior = state.get("prior", self.prior).to(self.prior.device)  # earlier versions did not save the prior
         same = state.get("given", self._given) == self._given and th.equal(prior, self.prior)
         same = same and state["alpha"].shape[1:] == self._alpha.shape[1:]
         if same:
@@ -887,14 +893,15 @@ class GaussianProcess(nn.Module):
             for known in (self._known, self._known_single):
                 known.state[:n], known.action[:n] = state["unit_state"], state["unit_action"]
         elif self._has_near:
-            same = False  # by an earlier version, whose posterior may be that of a kernel which is no covariance
+            # An earlier version wrote the state. Its posterior may be that of a kernel which is no covariance.
+            same = False
         self._features_version = version
         if not same:
             self._solve()
 
 
 def _nearest(vectors: th.Tensor, known: th.Tensor) -> th.Tensor:
-    """Vectors (..., d) of unit length, each replaced by the nearest of the known ones (n, d) if it is nearly that."""
+    """Vectors (..., d) of unit length, each replaced by the nearest known one (n, d) if both are nearly the same."""
     found = []
     for part in vectors.flatten(end_dim=-2).split(_PIECE):
         cosines, places = (part @ known.T).max(dim=1)

@@ -206,7 +206,7 @@ class CandidateLayout:
             state = parts[0]
         else:
             state = np.concatenate(parts, axis=1) if parts else np.zeros((n, 0), np.float32)
-        # Also where training had no mask: who passes one does not want the hidden candidates to be chosen.
+        # A mask counts also if training had none: who passes a mask does not want the hidden candidates to be chosen.
         shows_mask = self.has_mask or ACTION_MASK in obs
         mask = _of_each(obs, ACTION_MASK, (n, k)).astype(bool) if shows_mask else None
         pairs = _of_each(obs, PAIRS, (n, k, self.n_pairs)).astype(np.float32, copy=False) if self.n_pairs else None
@@ -289,7 +289,7 @@ def _whole(key: str, values: np.ndarray) -> np.ndarray:
 
 
 def _of_each(obs: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """An entry with one row per candidate, in the shape of a batch; one observation may lack the leading n."""
+    """An entry with one row per candidate, in the shape of a batch; one observation may lack the leading axis."""
     values = np.asarray(obs[key])
     if values.shape not in ((shape,) if shape[0] != 1 else (shape, shape[1:])):
         raise ValueError(

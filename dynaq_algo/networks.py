@@ -16,7 +16,7 @@ from dynaq_algo.features import DistinctPairs, PairFeatures, prior_weights
 
 __all__ = ["PairNetwork", "denormals_flushed", "make_optimizer", "squared_error_step"]
 
-# Pairs per forward pass. With so few, what lies between the layers stays in the processor's cache.
+# Pairs per forward pass. With this few pairs the outputs of hidden layers stay in the processor's cache.
 PIECE = 1_024
 
 
@@ -28,7 +28,7 @@ class PairNetwork(nn.Module):
     Args:
         features: How an input is made of a state and an action, and its size.
         net_arch: Sizes of the hidden layers.
-        activation_fn: Class of the activation between them.
+        activation_fn: Class of the activation after each hidden layer.
         prior: (features.n_similarities,) initial weights of the similarities. The output is then the weighted sum of
             the similarities plus the output of the layers, which is 0 at first. The weights are learned like all
             others. None for a network without such a sum.

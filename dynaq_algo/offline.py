@@ -19,7 +19,7 @@ from dynaq_algo.world_model import WorldModel
 
 __all__ = ["Answers", "OfflineBatch", "OfflineData", "offline_update", "passes"]
 
-# Rows that are shown to the features before the first update.
+# Most rows that are shown to the features before the first update.
 SHOWN_FIRST = 20_000
 
 
@@ -46,7 +46,7 @@ class OfflineData:
 
     Args:
         dataset: Columns by name, see :meth:`~dynaq_algo.dynaq.DynaQ.pretrain`.
-        policy: The policy that is to learn from them. It fixes the shapes.
+        policy: The policy that is to learn from the data set. Its spaces fix the shapes of the columns.
 
     Raises:
         ValueError: If an entry is missing, unknown, of another shape, or holds a value that is not finite; or if an id
@@ -121,7 +121,7 @@ class Answers(NamedTuple):
     ) -> Answers:
         """Answers to one observation or a batch, from the arguments of an agent's `observe`.
 
-        Without `next_obs` the next observation is the same one.
+        Without `next_obs`, `observation` stands for the next observation too.
 
         Raises:
             ValueError: If numbers of rows differ, an action is not the index of a candidate that the mask allows, an
@@ -156,8 +156,8 @@ class Answers(NamedTuple):
         if (bad := ~(np.abs(rewards) <= np.finfo(np.float32).max)).any():
             row = bad.argmax()
             raise ValueError(
-                f"`reward` must be finite, row {row} is {rewards[row]}. Leave out answers without one, and give "
-                "numbers that float32 can hold."
+                f"`reward` must be finite, row {row} is {rewards[row]}. Leave out answers without a reward, and "
+                "give numbers that float32 can hold."
             )
         _refuse_unusable("observation", decisions, table)
         if next_obs is not None:
@@ -172,9 +172,9 @@ class Answers(NamedTuple):
     def one_by_one(self, n_candidates: int) -> Iterator[Answers]:
         """Each answer by itself, with as many candidates as in training.
 
-        If another number was shown, the recommended candidate stands first, then those that the mask allows. What
-        follows has no recommended candidate yet. If there are too few, the first one is repeated; if there are too
-        many, the last ones are left out.
+        If another number was shown, the recommended candidate stands first, then those that the mask allows. In the
+        decision that follows, those that the mask allows stand first. If there are too few candidates, the first one is
+        repeated; if there are too many, the last ones are left out.
         """
         for i in range(len(self.reward)):
             row = np.array([i])
@@ -275,7 +275,7 @@ def _as_in_training(decision: DecisionBatch, wanted: int, first: int | None = No
 
 
 def _refuse_unusable(name: str, decisions: DecisionBatch, table: ActionTable | None) -> None:
-    """Refuse decisions with numbers that are not finite: learning from one would spoil all that is known."""
+    """Refuse decisions with numbers that are not finite: such a number would spoil all that was learned."""
     entries = {"state": decisions.state, "candidates": decisions.candidates, "pairs": decisions.pairs}
     for entry, values in entries.items():
         if values is not None and not np.isfinite(values).all():

@@ -147,7 +147,7 @@ class OutcomeInputs:
         """Codes (..., c) of `progress` (..., m), which broadcasts with `pairs` (..., p)."""
         if pairs is None:
             shape = progress.shape[:-1] if k is None else (*progress.shape[:-2], k)
-            # A copy, because torch warns of arrays that cannot be written.
+            # A copy, because torch warns of read-only arrays.
             return np.broadcast_to(self._codes(self._places(progress, 0), 0), (*shape, self.m)).copy()
         m, p = self.m, self.p
         codes = np.empty((*pairs.shape[:-1], m + p + m * p), np.int64)
@@ -251,7 +251,8 @@ class OutcomeInputs:
         self._vectors = state["vectors"].numpy().copy()
         self._actions = {row.tobytes(): 1 + place for place, row in enumerate(self._vectors)}
         self._basis = state["basis"] if state["basis"].numel() else None
-        # Not computed again: one product of all actions rounds differently, and the mean action may have changed since.
+        # Components are not computed anew: a product of all actions at once rounds differently, and the mean action may
+        # have changed since.
         self.in_components = state["in_components"].clone()
 
 
@@ -260,7 +261,7 @@ class Rewards:
 
     The regression is linear in the columns of `progress`, in the negative and positive parts of `pairs`, and in the
     squares and products of these. It can therefore predict the reward at a level that no applicant has reached yet, and
-    learns it quickly once one has.
+    learns that reward quickly once an applicant has reached the level.
 
     Args:
         m: How many columns `progress` has.
@@ -282,7 +283,7 @@ class Rewards:
         """Learn from n transitions: `progress` (n, m), `pairs` (n, p), outcomes (n,) and rewards (n,)."""
         inputs = self._inputs(progress, pairs)
         for row, one, earned in zip(inputs, outcome.tolist(), np.asarray(reward, np.float64).tolist(), strict=True):
-            # Sherman and Morrison, 1950. Without BLAS, whose threads cost more than a product as small as this.
+            # As in Sherman and Morrison, 1950. BLAS is not used: its threads cost more than so small a product.
             column = np.einsum("ij,j->i", self._covariance[one], row)
             size = 1.0 + np.einsum("i,i->", column, row)
             self._weights[one] += column * ((earned - np.einsum("i,i->", self._weights[one], row)) / size)
@@ -312,7 +313,8 @@ class Rewards:
             np.multiply(linear[..., one], linear[..., other], out=products)
             return inputs
         begin = 0
-        for column in range(n):  # times all columns from it on; gathering both factors first takes six times as long
+        # Each column times itself and all later ones. To gather both factors first would take six times as long.
+        for column in range(n):
             end = begin + n - column
             np.multiply(linear[..., column, None], linear[..., column:], out=products[..., begin:end])
             begin = end

@@ -198,13 +198,13 @@ def _array_to_json(value: np.ndarray) -> dict[str, Any]:
     # The bounds of a space are often one number, repeated a million times.
     if value.size > 1 and value.dtype.kind in "biuf" and content == content[: value.itemsize] * value.size:
         first = value.reshape(-1)[0].item()
-        if first == first:  # not NaN, of which there are several
+        if first == first:  # NaN is written as bytes, because several bit patterns are NaN
             return {**form, "fill": first}
     return {**form, "content": base64.b64encode(content).decode()}
 
 
 def _space_to_json(space: spaces.Space) -> dict[str, Any]:
-    # Not isinstance, because what a subclass adds would be lost.
+    # Only the exact types are taken, because what a subclass adds would be lost.
     form: dict[str, Any] = {TYPE: "space", "space": type(space).__name__}
     if type(space) is spaces.Dict:
         return {**form, "entries": [[key, _space_to_json(entry)] for key, entry in space.spaces.items()]}

@@ -78,8 +78,8 @@ class CrossedPairs:
     the state of one stored transition with a candidate of another, so that jobs shown to one applicant are imagined for
     others. As in :class:`CandidatePairs` the next state is unknown; here the pair's own state takes its place.
 
-    If observations have `pairs`, those of the next decision are known. The others were never shown, and come from
-    :meth:`~dynaq_algo.replay.CandidateReplay.ask_pairs`.
+    If observations have the entry `pairs`, its numbers are known for candidates of the next decision. Those of the
+    other combinations were never shown, and come from :meth:`~dynaq_algo.replay.CandidateReplay.ask_pairs`.
 
     Args:
         coming: Share of the pairs that are of the next decision, 0 to 1.

@@ -91,9 +91,9 @@ def plus_arguments(
             "buffer_size": 100_000,
         }
         if overrides.get("world_model", "transitions") == "transitions":
-            arguments["planning_source"] = "candidates"  # with other models it refuses episodes that end
+            arguments["planning_source"] = "candidates"  # no other world model can use it where episodes terminate
     elif overrides.get("world_model", "gaussian_process") != "gaussian_process":
-        del arguments["world_model_kwargs"]  # those of a Gaussian process
+        del arguments["world_model_kwargs"]  # these defaults are for a Gaussian process
         if overrides["world_model"] == "transitions":
             del arguments["exploration_bonus"]
     if sources is not None:

@@ -106,10 +106,10 @@ class CandidatePolicy(BasePolicy):
             world_model: A model with `score(state, candidates, pairs, with_spread)` and `explore(state, candidates,
                 pairs, bonus)`. It is not part of the policy's own state.
             gamma: If given, Q-values are the model's rewards plus `gamma` times the Q-network's value of the next
-                state, which begins at 0. A model that `knows_transitions` has that value, and its gamma, itself. None
-                if the Q-network estimates the whole value.
+                state, which begins at 0. A model that `knows_transitions` computes that value itself, with a
+                gamma of its own. None if the Q-network estimates the whole value.
         """
-        # In a tuple, so that torch does not count the model's weights as the policy's own.
+        # The model is kept in a tuple, so that torch does not count the model's weights as the policy's own.
         self._plan = (world_model, gamma)
         if self.plans_at_decision_time:
             self.q_net.begin_at_zero()
@@ -213,7 +213,7 @@ class CandidatePolicy(BasePolicy):
         content = {"format": FORMAT, "state_dict": self.state_dict(), "data": arguments}
         if self.action_table is not None:
             content["action_table"] = self.action_table.reference
-        # Into memory first, because torch reports a full disk only as an unexpected position in the file.
+        # The content goes to memory first, because torch reports a full disk only as an unexpected file position.
         buffer = io.BytesIO()
         th.save(content, buffer)
         with whole_file(path) as file:
@@ -232,8 +232,8 @@ class CandidatePolicy(BasePolicy):
             path: The file.
             device: Where networks are computed.
             action_features: For id observations, the table of the training run (n_actions, d_a), which may have more
-                rows at its end, or the path of an .npy file. It may be left out if the table lay in such a file and is
-                still there.
+                rows at its end, or the path of an .npy file. The argument may be left out if the table of
+                the training run was an .npy file that is still there.
 
         Raises:
             AgentFileError: If it is not a policy of this version, is not whole, or holds code.
@@ -254,7 +254,7 @@ class CandidatePolicy(BasePolicy):
     def set_training_mode(self, mode: bool) -> None:
         """Set training or evaluation mode of the Q-network. Its target always stays in evaluation mode."""
         if self.training != mode:
-            for module in self.q_net.modules():  # as `train` does, in half the time
+            for module in self.q_net.modules():  # this does what `train` does, in half the time
                 module.training = mode
             self.training = mode
         if self.q_net_target.training:

@@ -78,7 +78,7 @@ def given_scales(by_reward: Floats, by_term: Floats, n_factors: int, scale: floa
     variance = np.square(scale * np.array(possible))[:, None, None]
     of_factors, of_weights = by_term[:n_factors, :n_factors], by_term[n_factors:, n_factors:]
     between = by_term[n_factors:, :n_factors]
-    # (variance^-1 + A)^-1, written so that a scale of 0 gives 0.
+    # `covariance` is (1 / variance + of_weights)^-1, written so that a scale of 0 gives 0.
     inflated = np.eye(n_weights) + variance * of_weights
     covariance = np.linalg.solve(inflated, variance * np.eye(n_weights)).astype(np.float64, copy=False)
     weights, slopes = covariance @ by_reward[n_factors:], covariance @ between
@@ -97,7 +97,7 @@ def combined(given: GivenScale, share: Floats, factors: Floats, doubts: Floats) 
     """Posterior of all coefficients, a mixture over the scales.
 
     Args:
-        given: Of m scales.
+        given: What rewards say for each of m scales.
         share: (m,), probability of each scale after the rewards.
         factors: (m, S), posterior mean of the factors for each scale.
         doubts: (m, S, S), their covariance.
@@ -118,10 +118,10 @@ class Beliefs(NamedTuple):
     """What rewards say about the coefficients: S factors of the prior mean, then p weights of `pairs`.
 
     Attributes:
-        given: What they say where the scale of the weights is given, for each of m scales.
+        given: What the rewards say if the scale of the weights is known, for each of m scales.
         coefficients: Posterior of all coefficients.
-        grid: (n,), possible values of the one factor; none with sources.
-        on_grid: (m, n), joint probabilities of scale and factor, see :func:`about_factor`; none with sources.
+        grid: (n,), possible values of the one factor; empty with sources.
+        on_grid: (m, n), joint probabilities of scale and factor, see :func:`about_factor`; empty with sources.
         trust: Posterior of the sources' factors; None without sources.
     """
 
@@ -150,7 +150,7 @@ def about_factor(given: GivenScale, grid: Floats, log_prior: Floats, power: floa
     smaller power they follow a rule, in which rewards count more for the scale than for the factor.
 
     Args:
-        given: Of m scales.
+        given: What rewards say for each of m scales.
         grid: (n,), possible values of the factor.
         log_prior: (n,), log prior probabilities of these values.
         power: Exponent of the factor's likelihood; below 1 rewards count less.
@@ -171,8 +171,8 @@ def about_sources(given: GivenScale, prior: FactorPrior, power: float) -> Belief
     As in :func:`about_factor`, only the likelihood of the factors relative to that of 0 is raised to `power`.
 
     Args:
-        given: Of m scales.
-        prior: Of the factors.
+        given: What rewards say for each of m scales.
+        prior: Prior distribution of the factors.
         power: Exponent of the factors' likelihood.
     """
     trusts = [prior.posterior(*moments, power) for moments in zip(given.by_reward, given.by_factor, strict=True)]

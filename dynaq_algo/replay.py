@@ -59,7 +59,7 @@ class CandidateReplay:
     repeated vector or set costs only an id, and one that no transition refers to any more is freed. For id observations
     a candidate is stored as its id. Next states and next candidates are kept by reference too, and so are the `pairs`
     of a decision: the numbers that an observation has for each (state, candidate) pair. The applicant of a decision,
-    from `info["applicant_id"]`, is stored with them. :meth:`ask_pairs` can then ask for the `pairs` of the same
+    from `info["applicant_id"]`, is stored with the `pairs`. :meth:`ask_pairs` can then ask for the `pairs` of the same
     applicant with other candidates.
 
     A transition with `info["transition_valid"]` False is left out, because its reward is not to be learned from.
@@ -127,7 +127,7 @@ class CandidateReplay:
         self._sets_seen = _LastSeen(n_envs)
 
     def keep_shown_ids(self) -> None:
-        """From now on, note the ids of candidates that are features, for :meth:`ids_to_ask`. Each costs a hash."""
+        """Note from now on the ids of candidates that are features, for :meth:`ids_to_ask`. Each id costs a hash."""
         if self.n_pairs and self.candidates is not None:
             self._shown_ids = ShownIds()
 
@@ -270,8 +270,8 @@ class CandidateReplay:
     def as_stored(self, transitions: Transitions, same_candidate: bool = True) -> np.ndarray:
         """Whether transitions still have the same next value as the stored ones at their positions, bool (n,).
 
-        They have if `next_state_id` and `terminated` are the same; with `same_candidate` the candidate and its `pairs`
-        must be the same too.
+        They have the same value if `next_state_id` and `terminated` are the same; with `same_candidate` the candidate
+        and its `pairs` must be the same too.
         """
         index = transitions.position
         as_stored = self._next_state_id[index] == transitions.next_state_id
@@ -294,8 +294,8 @@ class CandidateReplay:
     def ids_to_ask(self, candidate_id: np.ndarray) -> np.ndarray:
         """The ids (...) by which :attr:`pair_features` knows the candidates of stored ids (...), int64.
 
-        An id is below 0 where it is not known. Where candidates are features, it is known if an `info` had a
-        `candidate_ids` with it since :meth:`keep_shown_ids`.
+        An id is below 0 where it is not known. Where candidates are features, an id is known if it stood in the
+        `candidate_ids` of an `info` after :meth:`keep_shown_ids` was called.
         """
         if self.candidates is None:
             return candidate_id.astype(np.int64)
@@ -364,7 +364,7 @@ class CandidateReplay:
         Raises:
             OSError: If it cannot be written; the message names the path.
         """
-        # The environments' last observations only save hashing; they are not content.
+        # The environments' last observations are dropped: they only save hashing, and are no part of the content.
         self._forget()
         size = len(self)
         arrays = {name: array[:size] for name, array in self._rings().items()}
@@ -376,7 +376,7 @@ class CandidateReplay:
             arrays |= self._shown_ids.arrays()
         arrays["n_added"] = np.array(self.n_added)
         arrays["format"], arrays["written_by"] = np.array(FORMAT), np.array(written_by())
-        # Opened here, because numpy appends ".npz" to a name without that suffix.
+        # The file is opened here, because `np.savez` appends ".npz" to a name without that suffix.
         with whole_file(path) if isinstance(path, (str, PathLike)) else contextlib.nullcontext(path) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
@@ -493,7 +493,7 @@ class CandidateReplay:
         for i in range(n):
             ids[i] = self.sets.intern(rows[i : i + 1])[0]
             if self.candidates is not None and self.sets.n_interned == before:
-                self.candidates.release(members[i])  # a known set holds its members already
+                self.candidates.release(members[i])  # a known set holds references to its members already
             before = self.sets.n_interned
         return ids
 
@@ -594,7 +594,7 @@ class ShownPairs:
             next_pairs: (m, k, p) of the next decisions.
             applicant_id: (n,), -1 where it is not known.
         """
-        assert pairs is not None and next_pairs is not None  # the observation space has them
+        assert pairs is not None and next_pairs is not None  # the observation space has `pairs`
         ids = self._look_up(envs, pairs)
         next_ids = ids.copy()
         next_ids[goes_on] = self._look_up(envs[goes_on], next_pairs)
@@ -642,7 +642,7 @@ class InternedRows:
         self.n_used = 0
         self.n_interned = 0
         self._hashes = np.zeros(64, np.uint64)
-        # For a live row the next one in its bucket; for a free place the next free place.
+        # `_chain` holds for a live row the next row of its bucket, and for a free place the next free place.
         self._chain = np.full(64, -1, np.int32)
         self._buckets = np.full(64, -1, np.int32)
         self._free = -1
@@ -812,7 +812,7 @@ def _check_table(shown: str, name: str, dtype: np.dtype[Any], arrays: Mapping[st
     if counts.shape != rows.shape[:1] or counts.dtype != np.int32 or (counts < 0).any():
         _refuse(shown, f"{name}:counts", f"must be {len(rows)} numbers of 0 or more")
     free = arrays.get(f"{name}:free")
-    # Each free place stands once. Their order is kept as a chain, which must come to an end.
+    # Each free place must occur once, because free places are chained in this order, and a chain must have an end.
     if free is not None and not np.array_equal(np.sort(free), np.flatnonzero(counts == 0)):
         _refuse(shown, f"{name}:free", "must be the places that nobody refers to")
     if rows.dtype.kind == "f" and not np.isfinite(rows[counts > 0]).all():

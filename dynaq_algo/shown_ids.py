@@ -16,8 +16,8 @@ class ShownIds:
     """Remembers under which id each vector of features was shown.
 
     A vector that was shown under several ids has none, because nobody can tell which of them is meant. Vectors are told
-    apart by a hash of 64 bits, so an id takes the same memory whatever the size of a vector. No id is forgotten: there
-    are as many as candidates were ever shown.
+    apart by a hash of 64 bits, so an id takes the same memory whatever the size of a vector. No id is forgotten, so
+    memory grows with the number of distinct candidates that were ever shown.
     """
 
     def __init__(self) -> None:

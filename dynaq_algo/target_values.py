@@ -22,8 +22,8 @@ class TargetValues:
 
     Between two copies of the target network, updates and planning draw the same transitions again and again. A value is
     kept until the network or the scale of its inputs changes, or the transition is overwritten. If the replay holds no
-    more transitions than are expected to be drawn between two copies, all are computed at once. That is far cheaper
-    than one by one, because many transitions share their states and candidates.
+    more transitions than are expected to be drawn between two copies, all values are computed at once. That is far
+    cheaper than one by one, because many transitions share their states and candidates.
 
     Args:
         capacity: Transitions in replay.
@@ -61,8 +61,8 @@ class TargetValues:
             network: The target network.
             kind: `"same_action"` for the value of the candidate that was chosen, or `"max"` for the largest value of
                 the next candidates.
-            evaluate: Function from m transitions to the network's values of their next steps, (m,), 0 where there is
-                none.
+            evaluate: Function from m transitions to the network's values of their next steps, (m,), 0 where no
+                step follows.
             imagined: Whether planning may have changed transitions; False says that all are as they are stored.
         """
         self._forget_if_changed(network, replay, kind)
@@ -106,7 +106,7 @@ class TargetValues:
     def _forget_if_changed(self, network: PairNetwork, replay: CandidateReplay, kind: str) -> None:
         """Forget if the network, the scale of its inputs, the replay or the kind is another one than last time."""
         origin = (replay, replay.n_loaded, network.features.version, kind)
-        # Compared by value, because nobody has to announce that they write to a network.
+        # The parameters are compared, because code that writes to a network does not have to announce it.
         sample = th.cat([_sample_of(parameter.detach()) for parameter in network.parameters()])
         if origin == self._origin and th.equal(sample, self._sample):
             return
@@ -117,5 +117,5 @@ class TargetValues:
 
 
 def _sample_of(parameter: th.Tensor) -> th.Tensor:
-    """Some entries, evenly spread. The distance is odd, so that they do not all lie in a few columns."""
+    """Some entries, evenly spread. The distance between two is odd, so that not all lie in a few columns."""
     return parameter.reshape(-1)[:: parameter.numel() // SAMPLE_SIZE | 1]

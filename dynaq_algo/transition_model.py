@@ -112,7 +112,7 @@ class _Weights(NamedTuple):
         return self.logits(parts).softmax(dim=-1)
 
     def logits(self, parts: _Parts, trusted: bool = False) -> th.Tensor:
-        """Logits (..., n_kinds), from their parts. If they are `trusted`, effect and bilinear form count in full."""
+        """Logits (..., n_kinds), from their parts. With `trusted`, effect and bilinear form count in full."""
         base, effect, taste = parts
         interest = effect + taste if trusted else self.trust[0] * effect + self.trust[1] * taste
         return (base + interest.unsqueeze(-1) * self.direction)[..., : self.n_kinds]
@@ -123,7 +123,7 @@ class TransitionModel(nn.Module):
 
     An *outcome* is a difference of `progress` that was seen (one level up, one patience less, ...), or the end of the
     episode. Each outcome has two *kinds*: its reward was above what a regression on `progress` and `pairs` predicts for
-    this outcome, or it was not. This lets the model tell an application from a click even if both change `progress` in
+    this outcome, or it was not. So the model can tell an application from a click even if both change `progress` in
     the same way. A multinomial logistic regression predicts the kind, and a linear regression for each kind predicts
     the reward. The model thus learns what an applicant likes from the answers at all levels together, and what a level
     pays from the few answers there.
@@ -137,7 +137,8 @@ class TransitionModel(nn.Module):
     * an effect of the action, and a bilinear form of state and action. The bilinear form is the scalar product of
       `rank` *tastes* of the state with `rank` tastes of the action. Each taste is linear in the first principal
       components. The effect and the bilinear form shift the logits of all kinds along one learned direction, which
-      stands for interest. Each is trusted only as far as it made the predictions of new transitions better.
+      stands for interest. Effect and bilinear form are each trusted only as far as they improved the predictions of
+      new transitions.
 
     All weights have normal priors. They are learned by Adam from batches of all transitions. The rewards' regressions
     are exact.
@@ -239,7 +240,7 @@ class TransitionModel(nn.Module):
         self.numbers = nn.Parameter(th.zeros(self.inputs.n_numbers, n_kinds))
         self.constant = nn.Parameter(th.zeros(n_kinds))
         self.direction = nn.Parameter(th.zeros(n_kinds))
-        # Not an nn.Parameter: it grows with the actions that were seen, and is saved in the extra state.
+        # `effects` is no nn.Parameter: it grows with the actions that were seen, and is saved in the extra state.
         self.effects = th.zeros(_ROOM, requires_grad=True)
         self.likes = nn.Parameter(_START * th.randn(components, rank))
         self.liked = nn.Parameter(_START * th.randn(components, rank))
@@ -481,7 +482,7 @@ class TransitionModel(nn.Module):
         alike = [i for largest, _, i in known if largest <= SAME]
         if alike:
             return alike[0]
-        # One place is kept for the end, which no other outcome is like.
+        # One place is kept free for the end of the episode, because no other outcome is near to it.
         if difference is None or len(self.outcomes) < self.max_outcomes - (None not in self.outcomes):
             self.outcomes.append(difference)
             return len(self.outcomes) - 1
@@ -496,7 +497,7 @@ class TransitionModel(nn.Module):
             if self._judge is not None:
                 self._judge = self._judge._replace(effects=F.pad(self._judge.effects, (0, more)))
             if state is not None:  # Adam goes on, with moments of 0 for the new actions
-                of_effects = state["state"][max(state["state"])]  # the last parameter
+                of_effects = state["state"][max(state["state"])]  # `effects` is the last parameter
                 of_effects |= {name: F.pad(of_effects[name], (0, more)) for name in ("exp_avg", "exp_avg_sq")}
                 self._adam = self._make_adam()
                 self._adam.load_state_dict(state)
@@ -523,9 +524,9 @@ class TransitionModel(nn.Module):
             n_steps: How many steps.
             horizon: Sweeps in each step. With every sweep the values look one step further ahead.
             ask: Gives `pairs` (n, k, p) of applicants (n, 1) with candidates (n, k) at an imagined progress (n, 1, m).
-                It is asked about sets whose applicant and candidates have ids. If it is None, or no set has ids, a row
-                of `progress` takes the sets with `pairs` that were shown there; a row where none was shown takes sets
-                of all rows, with the `pairs` that were shown in them.
+                It is asked about sets whose applicant and candidates have ids. If `ask` is None, or no set has ids, a
+                row of `progress` takes sets that were shown at this row, with their `pairs`. A row at which no set was
+                shown takes sets that were shown at any row, with their `pairs`.
             rng: Generator of the draws.
             lag: If given, a copy of the logistic regression judges the candidates that the present one chooses, as the
                 target network does in double DQN (van Hasselt et al., 2016). A new copy is made after this many
@@ -623,7 +624,8 @@ class _SumOfRows(th.autograd.Function):
         flat = codes.flatten(end_dim=-2)
         ctx.save_for_backward(flat)
         ctx.n_rows = len(weights)
-        # Sixteen at a time, as torch sums, so that agents of 16 outcomes, the default, learn as before, to the bit.
+        # Rows are added in groups of 16, and then the sums of the groups, as `Tensor.sum` does it. At 16 outcomes, the
+        # default, the result is that of `sum` to the bit, so agents learn what they learned in versions that used it.
         first, *others = (F.embedding_bag(part, weights, mode="sum") for part in flat.split(16, dim=-1))
         return sum(others, first).unflatten(0, codes.shape[:-1])
 

@@ -14,10 +14,10 @@ _DEFERRED_FROM = 1_536
 caches, and gains nothing."""
 
 _MOST_PENDING = 32
-"""So many outer products are added at a time."""
+"""This many outer products are added at a time."""
 
 _BLOCK = 256
-"""So many rows of a large matrix are multiplied at a time."""
+"""This many rows of a large matrix are multiplied at a time."""
 
 
 class UpdatedMatrix:
@@ -34,7 +34,7 @@ class UpdatedMatrix:
     def __init__(self, device: th.device | str = "cpu"):
         self.n = 0
         self._matrix = th.zeros(0, 0, dtype=th.float64, device=device)
-        self._columns = th.zeros(_MOST_PENDING, 0, dtype=th.float64, device=device)  # one in each row
+        self._columns = th.zeros(_MOST_PENDING, 0, dtype=th.float64, device=device)  # a row for each pending column
         self._sizes = th.zeros(_MOST_PENDING, dtype=th.float64, device=device)
         self._n_pending = 0
 
@@ -57,7 +57,8 @@ class UpdatedMatrix:
         if self.n < _DEFERRED_FROM:
             return self.times(vectors).mul_(vectors).sum(dim=1)
         total = (vectors @ columns.T).square() @ sizes
-        for start in range(0, self.n, _BLOCK):  # the upper half of the matrix, because the lower one is the same
+        # Only blocks on and above the diagonal are multiplied: those below it are the same, and count by the factor 2.
+        for start in range(0, self.n, _BLOCK):
             end = start + _BLOCK
             products = (vectors[:, start:end] @ matrix[start:end, start:]).mul_(vectors[:, start:])
             total += products[:, :_BLOCK].sum(dim=1) + 2 * products[:, _BLOCK:].sum(dim=1)
@@ -81,7 +82,7 @@ class UpdatedMatrix:
         self._matrix[place] = self._matrix[:, place] = self._columns[:, place] = 0.0
 
     def put(self, places: th.Tensor, values: th.Tensor) -> None:
-        """Set the matrix to 0, but for the rows and columns at places (m,), which become values (m, m)."""
+        """Set the entries in rows and columns at places (m,) to values (m, m), and all other entries to 0."""
         self._matrix.zero_()
         self._n_pending = 0
         self._matrix[places.unsqueeze(1), places] = values
@@ -95,7 +96,7 @@ class UpdatedMatrix:
         """Put back what :meth:`get_state` gave, for a matrix of as many rows.
 
         Raises:
-            ValueError: If more is pending than ever is.
+            ValueError: If more additions are pending than can be.
         """
         # Earlier versions kept nothing pending.
         state = {"pending": self._columns[:0, : self.n], "pending_sizes": self._sizes[:0], **state}

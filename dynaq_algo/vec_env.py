@@ -39,8 +39,8 @@ class GymnasiumVecEnv(VecEnv):
     """Lets any SB3 algorithm train on a vectorised Gymnasium environment.
 
     As in SB3, `infos[i]["terminal_observation"]` is the last observation of an ended episode, and
-    `infos[i]["TimeLimit.truncated"]` says whether only time ended it. `infos[i]` is the info of the last step, and
-    `reset_infos[i]` that of the reset.
+    `infos[i]["TimeLimit.truncated"]` says whether only time ended it. After the last step of an
+    episode `infos[i]` is the info of that step, and `reset_infos[i]` is the info of the reset.
 
     Args:
         vector_env: Gymnasium VectorEnv in SAME_STEP autoreset mode.
@@ -141,7 +141,7 @@ class GymnasiumVecEnv(VecEnv):
         return [None] * self.num_envs if frames is None else list(frames)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The attribute of the outermost vector layer that has it, repeated; else those of the single environments.
+        """The attribute of the outermost vector layer that has it, repeated. Without one, that of each environment.
 
         Raises:
             AttributeError: If no layer and no environment has it.
@@ -152,7 +152,7 @@ class GymnasiumVecEnv(VecEnv):
                 return [getattr(layer, attr_name)] * len(rows)
         base: Any = self.vector_env.unwrapped
         if isinstance(base, (SyncVectorEnv, AsyncVectorEnv)):
-            # Their own `get_attr` would call a method, not return it.
+            # The `get_attr` of these two classes would call a method, not return it.
             values = base.call("get_wrapper_attr", attr_name)
         elif hasattr(base, "get_attr"):
             values = base.get_attr(attr_name)
@@ -217,7 +217,7 @@ class GymnasiumVecEnv(VecEnv):
         return [wrapped for _ in self._get_indices(indices)]
 
     def _not_written_again(self, obs: Any) -> Any:
-        """The observation of a step, copied unless it is known that `vector_env` gives each step new arrays.
+        """The observation of a step. It is copied if `vector_env` may give the next step in the same arrays.
 
         An agent stores an observation after the next step, when an environment that reuses its arrays
         (`SyncVectorEnv(copy=False)`) has already overwritten them.
@@ -257,7 +257,7 @@ def make_sb3_vec_env(
 ) -> GymnasiumVecEnv:
     """Make several environments of one id as an SB3 `VecEnv`, with the id's own vector environment if it has one.
 
-    Otherwise, or if that vector environment cannot reset in the same step, it is a loop over single environments.
+    If the id has none, or one that cannot reset in the same step, the result is a loop over single environments.
 
     This function takes the place of :func:`stable_baselines3.common.env_util.make_vec_env`, which always loops over
     single environments.
@@ -283,7 +283,7 @@ def make_sb3_vec_env(
     if refused := sorted({"autoreset_mode", "vectorization_mode", "vector_kwargs", "wrappers"} & kwargs.keys()):
         raise ValueError(
             f"{refused} are not arguments here: SB3 needs environments that reset in the same step, and this function "
-            "makes such ones. For others use `gym.make_vec`, and wrap the result in `GymnasiumVecEnv`."
+            "sees to that. To set them yourself use `gym.make_vec`, and wrap the result in `GymnasiumVecEnv`."
         )
     spec = env_id if isinstance(env_id, EnvSpec) else _spec_of(env_id)
     if _can_reset_at_once(spec):
@@ -329,7 +329,7 @@ def infos_of_each(info: Any, n: int) -> list[Mapping[str, Any]]:
         n: How many steps.
 
     Raises:
-        ValueError: If it is none of these.
+        ValueError: If `info` is none of these.
     """
     masks = [f"_{key}" for key in info if f"_{key}" in info] if isinstance(info, Mapping) else []
     if masks:
@@ -433,7 +433,7 @@ def refuse_normalised_observations(env: VecEnv) -> None:
     """Refuse a `VecNormalize` that changes observations.
 
     Raises:
-        ValueError: If it does.
+        ValueError: If `env` has such a wrapper.
     """
     normalize = unwrap_vec_normalize(env)
     if normalize is not None and normalize.norm_obs:
@@ -488,7 +488,11 @@ def _row(obs: Any, i: int) -> Any:
 
 
 def _of_step_and_reset(infos: Mapping[str, Any], n: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Gymnasium's infos of a step as one dict per environment; and those of the last step of ended episodes."""
+    """Gymnasium's infos of a step, one dict per environment in each of two lists.
+
+    The first list has the infos that came with the step. For an ended episode they are those of the reset, and the
+    second list has the info of the episode's last step. The other dicts of the second list are empty.
+    """
     others = {key: values for key, values in infos.items() if key.removeprefix("_") not in ("final_obs", "final_info")}
     return _split_infos(others, n), _split_infos(infos.get("final_info") or {}, n)
 

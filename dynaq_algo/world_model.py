@@ -117,7 +117,7 @@ class WorldModel(nn.Module):
             errors = errors * weight
         weights = th.as_tensor(_bootstrap_weights(serial, len(self.members)), device=errors.device)
         self.optimizer.zero_grad()
-        # The sum over members, so that each learns as fast as it would alone.
+        # The members' losses are summed, so that each member learns as fast as it would alone.
         (weights * errors).mean(dim=1).sum().backward()
         self.optimizer.step()
         return errors.mean().detach()
@@ -146,10 +146,10 @@ class RewardForecasts:
         self.predicted.extend(predicted)
 
     def check(self) -> None:
-        """Check that there is a prediction for each reward, after both were read from a file.
+        """Check that there is a prediction for each reward, after rewards and predictions were read from a file.
 
         Raises:
-            ValueError, TypeError, AttributeError: If there is not.
+            ValueError, TypeError, AttributeError: If their numbers differ, or one is no list of numbers.
         """
         earned, predicted = (np.fromiter(window, float, len(window)) for window in (self.earned, self.predicted))
         if len(earned) != len(predicted) or self.earned.maxlen != self.predicted.maxlen or not self.earned.maxlen:
@@ -203,7 +203,7 @@ def make_world_model(
 
     Args:
         name: A key of :data:`WORLD_MODELS`.
-        policy: Gives the features and, unless `given` has them, the prior and the architecture of the networks.
+        policy: Gives the features. It also gives the prior and the networks' architecture if `given` lacks them.
         learning_rate: Learning rate of the networks' optimiser.
         gamma: Discount, for a model that predicts whole transitions.
         given: Further arguments of the model.

@@ -27,7 +27,7 @@ __all__ = ["machine", "table"]
 _PACKAGES = ("gymnasium", "numpy", "torch", "stable-baselines3")
 _GROUPS = ("environments", "learning", "memory", "startup", "answers", "scaling", "catalogue", "files")
 _NUM_ENVS = 64
-"""A replay that is measured has a place for each of so many environments."""
+"""For how many environments a measured replay stores transitions."""
 
 _COUNTS = (
     ("transitions", _NUM_ENVS),
@@ -35,10 +35,10 @@ _COUNTS = (
     ("catalogue.n_applicants", 20),
     ("files.n_rows", 1),
 )
-"""Entries that are whole numbers, with the smallest."""
+"""Entries that are whole numbers, each with its smallest allowed value."""
 
 _SIZES = (("replays", 1, 1), ("scaling.jobs", 100, 2), ("scaling.transitions", _NUM_ENVS, 2))
-"""Entries that are lists of whole numbers, with the smallest number, and how many numbers there must be."""
+"""Entries that are lists of whole numbers, each with the smallest allowed number and the least length of the list."""
 
 _VERDICTS = {True: "holds", False: "fails", None: ""}
 
@@ -78,7 +78,7 @@ def _check(options: Mapping[str, Any]) -> None:
     """Refuses a wrong entry before anything is measured or written.
 
     Raises:
-        RunError: For the first one.
+        RunError: For the first wrong entry.
     """
     require_known("groups", options["groups"], _GROUPS, "the benchmark")
     seconds = options["seconds"]

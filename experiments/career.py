@@ -17,7 +17,7 @@ __all__: list[str] = []
 
 @command(config_path="../conf", config_name="career", kept="the runs that are finished, in {folder}")
 def main(cfg: DictConfig) -> None:
-    """Runs what is missing, prints shares of the best policy's return, and writes table, figure and numbers."""
+    """Makes the missing runs, prints shares of the best policy's return, and writes table, figure and numbers."""
     from experiments.studies.career_plan import left_out, plan_of
 
     options: Any = OmegaConf.to_container(cfg, resolve=True)

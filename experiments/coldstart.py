@@ -15,7 +15,7 @@ from experiments.runs.folders import RunError
     kept="the runs that are finished, and a checkpoint of each run that was learning, in {folder}",
 )
 def main(cfg: DictConfig) -> None:
-    """Runs what is missing, prints the tables, and writes ``coldstart.json``, ``.csv`` and ``.png``."""
+    """Makes the missing runs, prints the tables, and writes ``coldstart.json``, ``.csv`` and ``.png``."""
     # Not at the top: `--help` is answered without torch.
     from experiments.runs.build import picked
     from experiments.studies.comparison import UNRESOLVED, Comparison, plan_of, run_missing, tell

@@ -40,7 +40,7 @@ _SCORE = "held_out/score"
     kept="the runs that are finished, and a checkpoint of each run that was learning, in {folder}",
 )
 def main(cfg: DictConfig) -> None:
-    """Trains what is not trained yet, writes the figure and the report, and prints the result in a sentence."""
+    """Makes the missing runs, writes the figure and the report, and prints the result in a sentence."""
     # Not at the top: `--help` is answered without torch.
     from experiments.pages.page import write_report
     from experiments.pages.sections.study import read_study

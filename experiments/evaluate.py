@@ -17,11 +17,11 @@ from experiments.runs.tables import format_table, held_out_table, mean_and_sprea
 
 @command(config_path="../conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    """Evaluates each run, prints the table, and writes ``evaluation.json``: for each run, and for a folder of runs.
+    """Evaluates each run, prints the table, and writes ``evaluation.json`` into each run and a folder of runs.
 
-    The file of a folder has ``references`` (random, highest cosine, oracle) beside the agents. If the runs cannot all
-    be compared, it has ``tasks`` in their place: which agents can be compared, and the references of each such part.
-    If a run was made twice, the newest counts.
+    The file in a folder of runs has ``references`` (random, highest cosine, oracle) beside the agents. If not all runs
+    can be compared, it has ``tasks`` in place of ``references``. Each task names agents that can be compared, and has
+    the references for them. If a run was made twice, only the newest counts.
     """
     # Not at the top: `--help` is answered without torch.
     import torch
@@ -36,14 +36,14 @@ def main(cfg: DictConfig) -> None:
         results = [evaluate_run(run, changes, cfg.trust) for run in tracked(runs, "evaluation", "run")]
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
-    counted, repeats = newest(runs)  # a run that was made twice is no further seed
+    counted, repeats = newest(runs)  # a run that was made twice counts once, as one seed
     groups = group_runs(counted)
     by_folder = {run.folder: result for run, result in zip(runs, results, strict=True)}
     agents = {
         label: mean_and_spread([by_folder[run.folder]["held_out"] for run in members])
         for label, members in groups.items()
     }
-    # Runs that cannot be compared (other pairs, or another planted truth) are put into separate tables.
+    # Runs with unlike pairs or planted truths cannot be compared, so they are put into separate tables.
     tables, tasks = [], []
     for comparison in like_with_like(groups, lambda run: by_folder[run.folder]["references"]):
         compared = [by_folder[run.folder] for members in comparison.groups.values() for run in members]

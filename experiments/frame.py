@@ -51,7 +51,7 @@ def draw_step(options: Mapping[str, Any]) -> NDArray[np.uint8]:
         RunError: If ``run`` is not exactly one run, if there are overrides for a finished run, or if the agent gives
             candidates no values.
         ValueError: For an unknown applicant, more candidates than there are jobs, or a step that no episode reaches.
-        ImportError: Without Pillow.
+        ImportError: If Pillow is not installed.
     """
     from hydra import compose
 

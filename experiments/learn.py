@@ -26,6 +26,7 @@ from experiments.runs.folders import (
     write_config,
     write_json,
 )
+from experiments.runs.logs import log_on
 from experiments.runs.numbers import require_known
 from experiments.runs.progress import tracked
 
@@ -58,7 +59,7 @@ def main(cfg: DictConfig) -> None:
     print(f"{summary['agent']} has learned from {summary['interactions']:,} answers of {summary['n_people']:,} people")
     run = as_typed("run", folder)
     print(f"\nrun       {folder}\nrank      python -m experiments.rank {run} out=ranked.csv")
-    print(f"judge     python -m experiments.off_policy {run} log=... (of answers that it has not seen)")
+    print(f"judge     python -m experiments.off_policy {run} log=... (answers that the agent has not learned from)")
 
 
 def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
     from dynaq_algo import Bandit
     from experiments.runs.saved import load_run
     from experiments.runs.training import new_agent
-    from jobrec_gym import ObservationForm, load_interactions, load_market
+    from jobrec_gym import ObservationForm, load_market
     from jobrec_gym.interactions import LogError, is_saved_log
     from jobrec_gym.whole_files import whole_folder
 
@@ -92,9 +93,10 @@ def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
             raise RunError(f"`folder` is that of the run, {folder}: choose another one, so that the run is kept.")
         setup, agent = load_run(run, {}, options["trust"])
         market = setup.market
-    reading = {name: options[name] for name in ("columns", "ids", "decisions", "rewards", "on_bad")}
-    log = load_interactions(options["log"], market, **reading).split(options["split"])
+    log = log_on(market, options).split(options["split"])
     if not log.answered.any():
+        if options["split"] == "all":
+            raise RunError("`log`: no recommendation of the log has an answer, so there is nothing to learn from.")
         raise RunError(f"`split`: the log has no answer in split={options['split']}; take split=all.")
     with lock_run(folder):
         with whole_folder(folder / LOG, is_saved_log, "log", LogError) as scratch:
@@ -112,13 +114,13 @@ def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
             if not isinstance(agent, Bandit) and agent.gamma > 0:
                 raise RunError(
                     f"{setup.algorithm.name} has a gamma of {agent.gamma}, and a log does not say what followed an "
-                    "answer: take one with gamma 0, such as agent=dynaq_plus."
+                    "answer: take an agent with gamma 0, such as agent=dynaq_plus."
                 )
             answers = _with_sets(log).answers(ObservationForm.of(setup.env))
             for answer in tracked(answers, "learning", "answer", total=int(log.answered.sum())):
                 agent.observe(*answer)
-            # Cleared only now, and the log is replaced only after it, so that a run that cannot be made destroys
-            # nothing, and no run has the log of another one.
+            # The folder is cleared only here, so that a run that cannot be made destroys nothing. The new log is put
+            # in place after that, so that no run has the log of another run.
             clear_run(folder)
         write_config(folder, with_log(setup.config, Path(LOG)))
         if pretrained is not None:

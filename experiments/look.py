@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
 from jobrec_gym.loaders.look import look
@@ -16,7 +18,8 @@ def main(cfg: DictConfig) -> None:
     if cfg.path is None:
         raise SystemExit("error: say which file: python -m experiments.look path=FILE")
     try:
-        print(look(cfg.path, cfg.applicants))
+        how: Any = OmegaConf.to_container(cfg, resolve=True)
+        print(look(cfg.path, cfg.applicants, **{name: how[name] for name in ("columns", "encoding", "delimiter")}))
     except (ImportError, OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -57,12 +57,13 @@ def write_pairs(
 ) -> None:
     """Writes an npz file with ``applicant_id``, ``job_id`` and ``reward``; the same bytes for the same options.
 
-    It holds ids of the market and the market's fingerprint, a few hundred kB.
+    The file holds ids of the market and the market's fingerprint, a few hundred kB.
 
     Args:
         market: The market from which pairs are drawn.
         output: Path of the file.
-        n_pairs: How many pairs; see :func:`~experiments.runs.datasets.cosine_pairs` for this and what follows.
+        n_pairs: How many pairs; :func:`~experiments.runs.datasets.cosine_pairs` describes this and the next four
+            arguments.
         seed: Seed of the draw.
         split: Which applicants.
         job_split: Which jobs.
@@ -90,11 +91,11 @@ def write_episodes(
     """Writes a Minari data set of episodes with propensities; see :class:`experiments.runs.episodes.Episode`.
 
     Args:
-        task: The task that is played, unless ``behaviour`` is a run.
+        task: The task that is played if ``behaviour`` is not a run.
         behaviour: ``"random"``, ``"cosine"``, or the folder of a run, whose agent plays on its own task.
         dataset_id: ``namespace/name-v0``.
         n_episodes: How many episodes.
-        epsilon: Share of uniformly random choices; not used for ``"random"``, which makes no others.
+        epsilon: Share of uniformly random choices; not used for ``"random"``, whose choices are all uniformly random.
         seed: Seed of episodes and choices.
         trust: Whether code named in a run's config may run, see :func:`~experiments.runs.saved.load_run`.
     """

@@ -1,7 +1,7 @@
 """``python -m experiments.make_vectors``: encodes the words of the embedded taxonomy into the package's vectors.
 
-It writes ``jobrec_gym/data/vectors.npz``; with ``--check`` it compares instead, and
-fails on a difference that rounding does not explain.
+It writes ``jobrec_gym/data/vectors.npz``. With ``--check`` it writes nothing, compares the vectors with
+that file, and fails on a difference that rounding does not explain.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["ENCODER", "KINDS", "TOLERANCE", "encode_taxonomy", "main", "shipped_
 ENCODER = "all-MiniLM-L6-v2"
 KINDS = ("titles", "experiences", "hard_skills", "soft_skills")
 TOLERANCE = 2e-3
-"""Largest allowed difference of one number, from float16's rounding and from the kernels of other processors."""
+"""Largest allowed difference of one number. Rounding to float16 and other processors' kernels make differences."""
 
 _FILE = Path(__file__).parents[1] / "jobrec_gym" / "data" / VECTORS_FILE
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, find_runs, write_json
+from experiments.runs.logs import log_on
 from experiments.runs.progress import tracked
 from experiments.runs.tables import Table, format_table
 
@@ -27,7 +28,7 @@ def main(cfg: DictConfig) -> None:
     import torch
 
     from experiments.runs.saved import load_run
-    from jobrec_gym import ObservationForm, load_interactions
+    from jobrec_gym import ObservationForm
     from jobrec_gym.off_policy import estimate_all, require_options
 
     torch.set_num_threads(cfg.threads)
@@ -42,13 +43,11 @@ def main(cfg: DictConfig) -> None:
         runs = find_runs(options["run"], "run")
         for run in tracked(runs, "off-policy estimates", "run"):
             setup, agent = load_run(run, {}, cfg.trust)
-            reading = {name: options[name] for name in ("columns", "ids", "decisions", "rewards", "on_bad")}
-            log = load_interactions(cfg.log, setup.market, **reading)
-            log = log.split(cfg.split)
+            log = log_on(setup.market, options).split(cfg.split)
             methods = options["methods"]
             of_all = {"form": ObservationForm.of(setup.env), "seed": cfg.seed, **how}
             found.append((str(run.folder), estimate_all(agent, log, methods, epsilon=cfg.epsilon, **of_all)))
-            # The rows that a log has, and a uniform choice, depend on the market, and runs may have several.
+            # The log's rows and the value of a uniform choice depend on the market, and runs may have several markets.
             market = setup.market.fingerprint()
             if market not in of_markets:
                 of_markets[market] = str(run.folder), log, estimate_all(None, log, methods, **of_all)
@@ -78,7 +77,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def estimates_table(found: Sequence[tuple[str, dict[Method, Estimate]]], level: float) -> Table:
-    """A table with a row for each policy, which has a name, and each method."""
+    """A table with a row for each pair of a named policy and a method."""
     header = ["policy", "method", "value", f"{level:.0%} interval", "effective size", "reliable", "largest weight"]
     rows = []
     for policy, methods in found:

@@ -31,6 +31,10 @@ def main(cfg: DictConfig) -> None:
             split=options["split"],
             n=options["n"],
             exclude=options["exclude"] or [],
+            applied=options["applied"],
+            reading_applied=options["reading_applied"],
+            open_at=options["open_at"],
+            distinct=options["distinct"],
             resume=options["resume"],
         )
     except (RunError, EncoderError, ValueError, TypeError, LookupError, ImportError, OSError) as error:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, write_json
+from experiments.runs.logs import log_on
 from experiments.runs.numbers import is_number, require_known
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
@@ -103,14 +104,14 @@ def read_log(options: Mapping[str, Any]) -> Interactions:
     """The log that a command names: by an adapter and the folder of its data set, or by a file or folder and a market.
 
     Args:
-        options: ``log``, ``path``, ``encoder``, ``source``, ``columns``, ``ids``, ``decisions``, ``rewards`` and
-            ``on_bad``, as in ``conf/replay.yaml``.
+        options: ``log``, ``path``, ``encoder``, ``source``, ``columns``, ``ids``, ``decisions``, ``rewards``,
+            ``events`` and ``on_bad``, as in ``conf/replay.yaml``.
 
     Raises:
         RunError: If an option is missing, or names no log.
         ValueError: If the log or the market cannot be read.
     """
-    from jobrec_gym import load_interactions, load_market
+    from jobrec_gym import load_market
 
     log, adapters = options["log"], known_adapters()
     if log is None:
@@ -120,15 +121,13 @@ def read_log(options: Mapping[str, Any]) -> Interactions:
         )
     if log in adapters:
         if options["path"] is None:
-            raise RunError(f"`path` must be given with log={log}: path=FOLDER, where your copy of the set lies.")
+            raise RunError(f"`path` must be given with log={log}: path=FOLDER, where your copy of the data set is.")
         return importlib.import_module(f"experiments.adapters.{log}").read(Path(options["path"]), options["encoder"])
     if not any(place_of(path).exists() for path in (log, str(log).partition(":")[2] or log)):
         near = best_match(str(log), adapters)
         hint = f" Did you mean log={near}?" if near else ""
         raise RunError(f"`log`: there is no file or folder {log!r}, and no adapter of that name.{hint}")
-    market = load_market(options["source"])
-    reading = {name: options[name] for name in ("columns", "ids", "decisions", "rewards", "on_bad")}
-    return load_interactions(log, market, **reading)
+    return log_on(load_market(options["source"]), options)
 
 
 def known_adapters() -> list[str]:

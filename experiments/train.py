@@ -19,7 +19,7 @@ from experiments.runs.tables import columns_of, format_table, held_out_table
 
 @command(config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    """Trains unless the run is finished, prints scores and paths, and returns the held-out score."""
+    """Trains if the run is not finished, prints scores and paths, and returns the held-out score."""
     # Not at the top, as in every command: `--help` is answered without torch.
     from experiments.runs.build import build
     from experiments.runs.training import in_words, run_training

@@ -1,6 +1,7 @@
 """A Gymnasium laboratory for job recommendation: ``gym.make("JobRec-v0")``.
 
-Importing this package registers the environment; ``gym.make("jobrec_gym:JobRec-v0")`` does both.
+Importing this package registers ``JobRec-v0`` and ``JobRecCareer-v0``. ``gym.make("jobrec_gym:JobRec-v0")`` imports
+this package first.
 """
 
 import importlib
@@ -95,8 +96,8 @@ __all__ = [
     "register_simulator",
 ]
 
-# A module is loaded when one of its names is first used, so importing this package takes hardly longer than importing
-# gymnasium. Names are looked up in this order, in the cheapest module first.
+# Modules are loaded only when a name is first used, so importing this package takes hardly longer than importing
+# gymnasium. The modules are searched for the name in this order: the module that loads fastest comes first.
 _MODULES = (
     "market",
     "schedules",

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 
@@ -17,6 +18,7 @@ from jobrec_gym.encoders import EncoderError
 from jobrec_gym.extras import install_command, what_works
 from jobrec_gym.loaders.look import look
 from jobrec_gym.market import LabourMarket, load_market
+from jobrec_gym.market.dates import DATE_FIELDS
 from jobrec_gym.recommendations import recommend
 from jobrec_gym.shown_text import as_text
 from jobrec_gym.terminal import LineParser, output_may_fail
@@ -25,11 +27,12 @@ __all__ = ["command_line", "extras_found", "main", "ranking", "requirements_by_e
 
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<extras>[^]]*)\])?.*;.*\bextra\s*==\s*[\"'](?P<extra>[\w-]+)[\"']")
 _DISTRIBUTION = "jobrec-gym"
-_MANY = 6  # packages in a line
+_MANY = 6  # up to this many packages are named in a line
+_SIDES = ("jobs", "applicants")
 
 
 def requirements_by_extra(requires: Iterable[str]) -> dict[str, list[str]]:
-    """Names of the distributions that each extra needs, including those of other extras that it names.
+    """Names of the distributions that each extra needs. They include those of other extras that the extra names.
 
     Args:
         requires: Lines of ``Requires-Dist``, such as ``"torch<3,>=2.8; extra == 'algo'"``.
@@ -38,7 +41,7 @@ def requirements_by_extra(requires: Iterable[str]) -> dict[str, list[str]]:
     folded: dict[str, list[str]] = {}
     for line in requires:
         found = _REQUIREMENT.match(line)
-        if found is None:  # needed without any extra
+        if found is None:  # the package needs it even without an extra
             continue
         direct.setdefault(found["extra"], [])
         if found["name"] == _DISTRIBUTION:
@@ -115,7 +118,7 @@ def ranking(source: str, applicant: str | None, n: int, **options: str) -> str:
 
     Args:
         source: A source that :func:`~jobrec_gym.load_market` opens.
-        applicant: The key of an applicant, or a row if no key is this number; ``None`` for the first one.
+        applicant: The key of an applicant, or a row if no key is this number; ``None`` for the first applicant.
         n: How many jobs, at least 1.
         **options: Keywords of the source, ``applicants`` and ``encoder``.
 
@@ -132,7 +135,7 @@ def ranking(source: str, applicant: str | None, n: int, **options: str) -> str:
     except TypeError as error:
         given = " and ".join(f"--{name}" for name in options)
         raise ValueError(
-            f"{given} is for a file of jobs, and the market {source!r} is no file: leave it out."
+            f"{given} is for a file of jobs, and the market {source!r} is no file: leave out {given}."
         ) from error
     person = market.applicant(_which(market, applicant))
     lines = [f"{as_text(person.key)}  {as_text(person.title or person.occupation or '')}".rstrip()]
@@ -144,7 +147,7 @@ def ranking(source: str, applicant: str | None, n: int, **options: str) -> str:
 
 
 def _which(market: LabourMarket, applicant: str | None) -> int | str:
-    """The applicant who is typed: a key, or a row if no key is this number."""
+    """The applicant that was typed: a key, or a row if no key is this number."""
     if applicant is None:
         return 0
     is_row = applicant.isdecimal() and applicant not in market.applicants.keys.tolist()
@@ -161,6 +164,7 @@ _EXAMPLES = """examples:
   jobrec recommend A0000005 -n 3
   jobrec recommend --market recorded
   jobrec look default
+  jobrec look stellen.csv leute.csv --columns hard=Kenntnisse --encoding cp1252
 
 Training, sweeps and reports: `python -m experiments`, in a checkout.
 """
@@ -177,20 +181,38 @@ def command_line() -> LineParser:
     parser.add_argument("--version", action="version", version=f"{_DISTRIBUTION} {_own_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("info", help="what is installed, and how to install what is missing (default)")
-    looking = commands.add_parser("look", help="what a file of jobs or people contains, and the call that loads it")
+    looking = commands.add_parser(
+        "look",
+        help="what a file of jobs or people contains, and the call that loads it",
+        usage="jobrec look [-h] path [applicants] [--columns FIELD=COLUMN ...] [--encoding NAME] [--delimiter SIGN]",
+    )
     looking.add_argument(
         "path",
         help='a table, JSON Resume, JobPosting, O*NET, ESCO, the folder of a saved market, or a name such as "default"',
     )
     looking.add_argument("applicants", nargs="?", help="the file of the applicants, if the first file has the jobs")
+    looking.add_argument(
+        "--columns",
+        nargs="+",
+        action="extend",
+        metavar="FIELD=COLUMN",
+        help="fields whose columns have unusual names: hard=Kenntnisse title=Stelle; for one of two files: "
+        "jobs.hard=Kenntnisse applicants.hard=Können; write this option after the files",
+    )
+    looking.add_argument(
+        "--encoding",
+        nargs="+",
+        help="encoding of the files, such as cp1252; for one of two files: jobs=cp1252; default: UTF-8",
+    )
+    looking.add_argument("--delimiter", help="the character that separates the cells of CSV; default: found")
     ranked = commands.add_parser("recommend", help="the best jobs of a market for one applicant, by cosine")
     ranked.add_argument("applicant", nargs="?", help="a key, such as A0000005, or a row, such as 5; default: the first")
     ranked.add_argument(
-        "--market", default="default", help='a name, a file or the folder of a saved market ("default")'
+        "--market", default="default", help='a name, a file or the folder of a saved market; default: "default"'
     )
     ranked.add_argument("--applicants", help="the file of the applicants, if the market is a file of jobs")
     ranked.add_argument("--encoder", help='the encoder of texts; "hashing" needs no extra, but knows only spelling')
-    ranked.add_argument("-n", type=int, default=10, help="how many jobs (10)")
+    ranked.add_argument("-n", type=int, default=10, help="how many jobs; default: 10")
     return parser
 
 
@@ -212,11 +234,51 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _page(given: argparse.Namespace) -> str:
     if given.command == "look":
-        return look(given.path, given.applicants)
+        columns, encoding = _columns(given.columns), _encoding(given.encoding)
+        return look(given.path, given.applicants, columns=columns, encoding=encoding, delimiter=given.delimiter)
     if given.command == "recommend":
         options = {name: value for name in ("applicants", "encoder") if (value := getattr(given, name)) is not None}
         return ranking(given.market, given.applicant, given.n, **options)
     return summary()
+
+
+def _columns(typed: Sequence[str] | None) -> dict[str, Any] | None:
+    """The argument ``columns`` of :func:`~jobrec_gym.loaders.look.look` as typed: ``hard=A jobs.title=B``."""
+    sides: dict[str, dict[str, Any]] = {side: {} for side in _SIDES}
+    is_flat = True
+    for entry in typed or ():
+        name, _, column = entry.partition("=")
+        if not name or not column:
+            raise ValueError(
+                f"`--columns` must be FIELD=COLUMN, such as hard=Kenntnisse, got {entry!r:.80}; write the files first."
+            )
+        side, _, field = name.rpartition(".")
+        is_flat &= not side
+        if side and side not in _SIDES:
+            raise ValueError(f"`--columns` may name a field of {' or '.join(_SIDES)}, got {name!r:.80}.")
+        meant = ("jobs",) if field in DATE_FIELDS else _SIDES  # only jobs have dates
+        for one in (side,) if side else meant:
+            known = sides[one].get(field)
+            # Several columns of skills are joined. Another field with two columns is refused when the file is read.
+            sides[one][field] = column if known is None else [*([known] if isinstance(known, str) else known), column]
+    if typed is None:
+        return None
+    return sides["jobs"] if is_flat else sides
+
+
+def _encoding(typed: Sequence[str] | None) -> str | dict[str, str | None] | None:
+    """The argument ``encoding`` of :func:`~jobrec_gym.loaders.look.look` as typed: ``cp1252``, or ``jobs=cp1252``."""
+    if typed is None:
+        return None
+    if len(typed) == 1 and "=" not in typed[0]:
+        return typed[0]
+    pairs = [entry.partition("=") for entry in typed]
+    if wrong := [entry for entry, (side, _, name) in zip(typed, pairs, strict=True) if side not in _SIDES or not name]:
+        raise ValueError(
+            f"`--encoding` must be one encoding, or jobs=... and applicants=..., got {wrong[0]!r:.80}; write "
+            "the files first."
+        )
+    return {side: name for side, _, name in pairs}
 
 
 if __name__ == "__main__":

@@ -29,12 +29,12 @@ def mapped_array(file: str | os.PathLike[str]) -> NDArray[Any]:
     """An ``.npy`` file, memory-mapped, so that a false size in its header takes no memory.
 
     Raises:
-        OSError: If it cannot be opened.
-        ValueError: If it is not a complete array, or is an array of objects.
+        OSError: If the file cannot be opened.
+        ValueError: If the file is not a complete array, or is an array of objects.
     """
     with _told_by_value_errors():
         array: Any = np.load(place_of(file), mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):  # numpy opens an archive as well
+        if not isinstance(array, np.ndarray):  # `np.load` opens an archive too
             array.close()
             raise ValueError(f"{os.fspath(file)} is an archive, not an array")
         _require_letters(os.fspath(file), array)
@@ -44,7 +44,7 @@ def mapped_array(file: str | os.PathLike[str]) -> NDArray[Any]:
 def give_back(array: NDArray[Any]) -> None:
     """Gives the memory of a mapped array back to the system. A later use of the array reads the file again.
 
-    It does nothing if the array is not mapped, or if the system has no such call.
+    Nothing happens if the array is not mapped, or if the system has no call that gives memory back.
     """
     base: Any = array
     while isinstance(base, np.ndarray):
@@ -61,7 +61,7 @@ def read_arrays(file: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> dic
         max_bytes: The most bytes of all arrays together.
 
     Raises:
-        OSError: If it cannot be opened.
+        OSError: If the file cannot be opened.
         ValueError: If it is not a whole file of arrays, holds objects, or unpacks to more than ``max_bytes``.
     """
     with _told_by_value_errors(), zipfile.ZipFile(place_of(file)) as archive:
@@ -110,7 +110,7 @@ def _told_by_value_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None:  # such as an offset before the file's first byte
+        if error.filename is None:  # a damaged file, for instance an offset before its first byte
             raise ValueError(f"it cannot be read: {error}") from error
         raise
     except (

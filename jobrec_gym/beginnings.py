@@ -23,7 +23,7 @@ OPTIONS = ("applicant_id", "applicant_key", "candidate_ids")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Beginning:
-    """Chosen beginnings of m episodes. ``None`` in place of an array means that it is drawn.
+    """Chosen beginnings of m episodes. ``None`` in place of an array means that its values are drawn.
 
     Attributes:
         applicant_ids: (m,), the applicants.
@@ -77,8 +77,8 @@ def read_options(
     Args:
         problem: The problem that the episodes belong to.
         options: The options as a user gives them.
-        rows: bool (n,), which rows of a vector environment are reset; options are then arrays of n, of which only
-            these rows are read. ``None`` for a single environment.
+        rows: bool (n,), which rows of a vector environment are reset; each option then has n entries, of which only
+            those of the reset rows are read. ``None`` for a single environment.
 
     Returns:
         The beginnings of the m episodes that start; ``None`` if nothing was chosen.

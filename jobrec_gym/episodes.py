@@ -28,9 +28,9 @@ class UpcomingEpisodes:
     """Draws each environment's episode numbers from its own generator, in blocks, so that a step needs no loop.
 
     Candidates that are cheap to draw are drawn for several episodes ahead, because one operation on many numbers is
-    faster than many operations on few. If each step shows other candidates, they are drawn for several steps ahead: the
-    next steps of the running episodes, and the first steps of the episodes that follow. An episode does not depend on
-    when it is prepared.
+    faster than many operations on few. If each step shows other candidates, candidates are drawn for several steps
+    ahead: the next steps of the running episodes, and the first steps of the episodes that follow. An episode does not
+    depend on when it is prepared.
 
     Args:
         problem: The problem that the episodes belong to.
@@ -47,7 +47,7 @@ class UpcomingEpisodes:
         self._before_block: list[dict[str, Any] | None] = [None] * num_envs
         n_ids = num_envs * problem.num_candidates
         self._ahead = _AHEAD if problem.draws_ahead and _AHEAD * n_ids <= _PREPARED_IDS else 1
-        # A block has parts of `_ahead` episodes each. This is the prepared part of each environment, -1 for none.
+        # A block has parts of `_ahead` episodes each. `_part` is the prepared part of each environment, -1 for none.
         self._part = np.full(num_envs, -1)
         self._steps_ahead: _StepsAhead | None = None
         # The environments' own arrays, from the last call of :meth:`show`: applicants, episodes, steps so far.
@@ -59,7 +59,9 @@ class UpcomingEpisodes:
         self._candidate_ids = np.zeros((num_envs, n_kept, problem.num_candidates), dtype=np.int64)
 
     def seed(self, seed: int | Sequence[int | None] | None, rows: Mask) -> None:
-        """Seeds the marked environments: ``i`` with ``seed + i`` or with the i-th seed; ``None`` keeps a generator.
+        """Seeds the marked environments: environment ``i`` with ``seed + i``, or with the i-th seed of a list.
+
+        An environment whose seed is ``None`` keeps its generator.
 
         Raises:
             ValueError: For a wrong number of seeds, or for a negative seed.
@@ -101,7 +103,7 @@ class UpcomingEpisodes:
 
         Args:
             rows: bool (n,).
-            noise: (n,), an array that the noise of the first answers is written into, if it is drawn ahead.
+            noise: (n,), an array that the noise of the first answers is written into, if noise is drawn ahead.
 
         Returns:
             Numbers of the episodes (m,), their keys (m,), applicants (m,), and first candidates (m, k).
@@ -116,9 +118,9 @@ class UpcomingEpisodes:
             if self._steps_ahead.lacks_next(rows):
                 if self._running is None:
                     self._steps_ahead.prepare_next(self._following())
-                else:  # the others are prepared as well: drawing many at once is faster than few twice
+                else:  # the unmarked environments are prepared too: one large draw is faster than two small ones
                     applicant_ids, episodes, steps = self._running
-                    # Their present candidates are known, so only those of the next steps are drawn.
+                    # The present candidates of the unmarked are known, so only candidates of later steps are drawn.
                     self._steps_ahead.prepare(~rows, applicant_ids, episodes, steps + 1, self._following())
             applicant_ids, candidate_ids = self._steps_ahead.begin(places, noise)
         elif self._ahead == 1:
@@ -143,13 +145,13 @@ class UpcomingEpisodes:
         """Writes the present candidates of all environments into ``out`` (n, k).
 
         Args:
-            rows: bool (n,), which environments made a step and need other candidates after it. The others have just
-                begun an episode from :meth:`next`, and show its first candidates already.
+            rows: bool (n,), which environments made a step and need other candidates after it. The unmarked have
+                just begun an episode from :meth:`next`, and show its first candidates already.
             applicant_ids: (n,). This and all arguments below are the environments' own arrays.
             episodes: (n,).
             steps: (n,), steps so far.
             out: (n, k), the candidates that were shown before.
-            noise: (n,), an array that the noise of the next answers is written into, if it is drawn ahead.
+            noise: (n,), an array that the noise of the next answers is written into, if noise is drawn ahead.
         """
         if self._steps_ahead is None:
             out[rows] = self._problem.candidates(applicant_ids[rows], episodes[rows], steps[rows])
@@ -206,7 +208,7 @@ class UpcomingEpisodes:
         self._part[rows] = part[rows]
 
     def _begin(self, numbers: NDArray[np.uint64]) -> tuple[Ids, Ids]:
-        """Applicants (m,) and first candidates (m, k) of the episodes of some numbers (m,)."""
+        """Applicants (m,) and first candidates (m, k) of the episodes with the numbers ``numbers`` (m,)."""
         applicant_ids = self._problem.applicants(numbers)
         return applicant_ids, self._problem.candidates(applicant_ids, numbers, np.zeros(len(numbers), dtype=np.int64))
 
@@ -246,7 +248,7 @@ class _StepsAhead:
         return bool(np.count_nonzero(rows > self._has_next))
 
     def lacks(self, steps: NDArray[np.int64]) -> bool:
-        """Whether a row lacks its candidates after some steps (n,)."""
+        """Whether a row lacks the candidates that it shows after ``steps`` (n,) steps."""
         return bool(np.count_nonzero(steps >= self._until))
 
     def prepare_next(self, numbers: NDArray[np.uint64]) -> None:
@@ -261,7 +263,7 @@ class _StepsAhead:
         steps: NDArray[np.int64],
         numbers: NDArray[np.uint64],
     ) -> None:
-        """Draws the missing next steps of the marked running episodes, and those of all episodes that follow."""
+        """Draws missing steps: the next ones of marked running episodes, the first ones of all episodes that follow."""
         places = rows.nonzero()[0]
         now = steps[places]
         wanted = np.maximum(self._until[places], now)[:, None] + np.arange(_STEPS_AHEAD)
@@ -279,7 +281,7 @@ class _StepsAhead:
         return self._next_applicants[places], self._sets[places, lanes, 0]
 
     def show(self, steps: NDArray[np.int64], out: Ids, noise: NDArray[np.float64] | None) -> None:
-        """Writes the candidates (n, k) of all rows after some steps (n,), and the noise (n,) of their answers."""
+        """Writes the candidates (n, k) of all rows after ``steps`` (n,) steps, and the noise (n,) of next answers."""
         places = self._first_lanes + self._lane
         places *= _STEPS_AHEAD
         places += steps % _STEPS_AHEAD

@@ -58,7 +58,7 @@ class LogError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ObservationForm:
-    """How a decision is shown to an agent. The first four attributes are also arguments of ``JobRec-v0``.
+    """The form of an agent's observations. The first four attributes are also arguments of ``JobRec-v0``.
 
     Attributes:
         observation: ``"features"`` or ``"ids"``.
@@ -70,8 +70,8 @@ class ObservationForm:
         market: The market whose rows ``ask_pairs`` and the agent's ids stand for; ``None`` if any market will do.
 
     Raises:
-        ValueError: For another ``observation``; when called, for unknown fields or features, and for another market on
-            which rows stand for other people or jobs.
+        ValueError: For another ``observation``. When the form is called, for unknown fields or features, and for a
+            market on which rows stand for other people or jobs than on ``market``.
     """
 
     observation: str = "features"
@@ -95,7 +95,7 @@ class ObservationForm:
         base = env.unwrapped
         if getattr(base, "progress_names", ()):
             raise ValueError(
-                f"`env` must be one whose applicants stay as they are, got {base}: a log does not keep their "
+                f"`env` must be one whose applicants do not change, got {base}: a log does not keep their "
                 "progress, so an agent's observations cannot be restored from it."
             )
         space = getattr(base, "single_observation_space", base.observation_space)
@@ -114,8 +114,8 @@ class ObservationForm:
         """The form that an agent was trained to read, if it has ``reads``, as ``DynaQ`` does; else the default.
 
         Raises:
-            ValueError: If the agent reads pair features but does not know their names, or sources of a prior, whose
-                values it does not have.
+            ValueError: If the agent reads pair features but does not know their names, or if the agent reads sources of
+                a prior, because it does not have their values.
         """
         reads = getattr(agent, "reads", None) or {}
         pairs = reads.get("pairs") or ()
@@ -145,7 +145,7 @@ class ObservationForm:
         return seen
 
     def _check_rows(self, market: LabourMarket) -> None:
-        """Refuses a market whose rows stand for others than those of the form's own market, where that matters."""
+        """Refuses a market whose rows stand for other people or jobs than on the form's market, if that matters."""
         own = self.market
         if own is None or own is market:
             return
@@ -154,8 +154,8 @@ class ObservationForm:
         if jobs_differ or (self.ask_pairs is not None and not _is_same_market(own, market)):
             raise ValueError(
                 f"the form is that of an environment on market {own.name!r}, and these are rows of another market, "
-                f"{market.name!r}, which stand for others there. Take a log to the environment's market, "
-                "`log.on(env.unwrapped.market)`; for another market give a form of its own, such as "
+                f"{market.name!r}, where the rows stand for other people or jobs. Take a log to the environment's "
+                "market, `log.on(env.unwrapped.market)`; for another market give a form of its own, such as "
                 "`ObservationForm(pair_features=[...])`."
             )
 
@@ -177,14 +177,14 @@ class Interactions:
         held_out: bool (n,), True for rows of the test split. By default these are the rows of applicants whom the
             market holds out.
         time: float64 (n,), the time in the log's own unit (dates in seconds since 1970); ``None`` if the log has none.
-        propensity: float64 (n,), the probability with which this job was chosen from the shown ones; ``None`` if the
-            log has none.
+        propensity: float64 (n,), the probability with which the recommended job was chosen from the shown jobs;
+            ``None`` if the log has no propensities.
         shown_offsets: int64 (n + 1,), where each row's jobs begin in ``shown_ids``; ``None`` if the log does not say
             what was shown.
-        shown_ids: int64, the shown jobs of all rows, the recommended ones among them; ``None`` likewise.
+        shown_ids: int64, the shown jobs of all rows, including the recommended jobs; ``None`` if ``shown_offsets`` is.
         moving: Whether answers changed the applicants, as in ``JobRecCareer-v0``. The reward of a recommendation is
             then not its whole value, so :mod:`~jobrec_gym.off_policy` refuses the log.
-        folder: The folder in which it is saved; ``None`` for a log in memory.
+        folder: The folder in which the log is saved; ``None`` for a log in memory.
     """
 
     market: LabourMarket
@@ -274,7 +274,7 @@ class Interactions:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Made anew, so that its arrays are read-only again.
+        # Unpickling calls the constructor, so that the arrays are read-only again.
         return Interactions, tuple(getattr(self, field.name) for field in dataclasses.fields(self))
 
     def __repr__(self) -> str:
@@ -373,7 +373,7 @@ class Interactions:
         return self if split == "all" else self.take(self.held_out == (split == "test"))
 
     def on(self, market: LabourMarket) -> Interactions:
-        """The same log on another market that has the same people and jobs by their keys, such as one that has grown.
+        """The same log on another market that has the same people and jobs by key, such as a market that has grown.
 
         Raises:
             LogError: If the market lacks a key of the log.
@@ -393,15 +393,15 @@ class Interactions:
     def observations(
         self, form: ObservationForm = ObservationForm(), batch_size: int = _BATCH
     ) -> Iterator[tuple[Ids, dict[str, NDArray[Any]]]]:
-        """Every row's decision as an agent sees it. All decisions of a batch have the same number of candidates.
+        """The observation of every row, in batches. All observations of a batch have the same number of candidates.
 
         Args:
-            form: How a decision is shown.
+            form: The form of the observations.
             batch_size: The largest number of rows in a batch.
 
         Yields:
-            Row numbers (m,) and the observations, m of them. Decisions with equally many candidates come in the order
-            of their rows.
+            Row numbers (m,) and m observations. Observations with equally many candidates come in the order of their
+            rows.
         """
         sizes = self.sizes
         for size in np.unique(sizes):
@@ -413,7 +413,7 @@ class Interactions:
     def answers(
         self, form: ObservationForm = ObservationForm()
     ) -> Iterator[tuple[dict[str, NDArray[Any]], int, np.float32]]:
-        """Every answered decision in the order of the log, in the form that an agent's ``observe`` takes.
+        """Every answered recommendation in the order of the log, in the form that an agent's ``observe`` takes.
 
         Yields:
             One observation, the recommended job's place in it, and the reward, float32 as SB3's environments give it.
@@ -431,7 +431,7 @@ class Interactions:
         """The answered pairs in the form that ``DynaQ.pretrain`` takes.
 
         Args:
-            form: How the agent is shown decisions.
+            form: The form of the agent's observations.
 
         Returns:
             ``state`` (n, d_s), ``action`` (n, d_a) or ids (n,), ``reward`` (n,) float32, and ``pairs`` (n, p) if the
@@ -467,10 +467,10 @@ class Interactions:
     # ---------------------------------------------------------------------------------------------------------- files
 
     def save(self, path: str | os.PathLike[str]) -> Interactions:
-        """Writes a folder, whole or not at all: ``interactions.json`` and one ``.npy`` file a column; no pickle.
+        """Writes a folder, whole or not at all: ``interactions.json`` and one ``.npy`` file for each column; no pickle.
 
-        People and jobs are written by their keys, so that the log also fits a market that has grown. An existing log
-        there is replaced. If the process is killed, :meth:`load` finds either the old log or the new one.
+        People and jobs are written by their keys, so that the log also fits a market that has grown. A log that
+        is already there is replaced. If the process is killed, :meth:`load` finds either the old log or the new one.
 
         Returns:
             The same log, with its ``folder`` set.
@@ -528,7 +528,7 @@ class Interactions:
             unknown = sorted({*header["columns"]} - {*_ROWS, *_SHOWN, *(f"{side}_keys" for side in _SIDES)})
             if unknown:
                 raise ValueError(f"it has columns that no log has, {unknown!r:.200}")
-            # Mapped first: a file that claims a larger size than it has then takes no memory.
+            # The files are mapped first, so that a file that claims a larger size than it has takes no memory.
             mapped = {name: mapped_array(folder / f"{name}.npy") for name in header["columns"]}
             columns = {name: np.array(column) for name, column in mapped.items()}
             moving = bool(header.get("moving", False))
@@ -575,8 +575,7 @@ class Interactions:
         People and jobs are written as their keys, numbers with all their digits, and the split as a word. The file
         appears whole or not at all.
 
-        A row that repeats another one is refused when the file is read, see ``load_interactions``; :meth:`save` keeps
-        such a log too.
+        ``load_interactions`` refuses a row that repeats another row. :meth:`save` and :meth:`load` keep such rows too.
         """
         applicants, jobs = self.market.applicants.keys, self.market.jobs.keys
         answered = self.answered
@@ -606,7 +605,7 @@ class Interactions:
         if self.shown_offsets is None:
             raise LogError(
                 "the log does not say what else was shown: give a column `shown`, the keys of the jobs that the person "
-                "could have been recommended. To learn without it, count the recommended job alone as shown, as "
+                "could have been recommended. To learn without it, take only the recommended job as shown, as "
                 "`python -m experiments.learn` does: `Interactions.of(log.market, log.applicant_ids, log.job_ids, "
                 "log.reward, held_out=log.held_out, shown=log.job_ids[:, None])`."
             )
@@ -616,14 +615,15 @@ class Interactions:
 def check_catalogue(agent: Any, market: LabourMarket, job_fields: Sequence[str] = (), argument: str = "agent") -> None:
     """Checks that an id means the same job to an agent and in a market.
 
-    The table of a market's jobs must be the agent's, ``agent.action_table.values``, or that of its environment, because
-    an agent may have features of its own for its environment's jobs. An agent without a table passes.
+    The market's table of jobs must equal the agent's table, ``agent.action_table.values``, or the table of the agent's
+    environment, because an agent may have features of its own for its environment's jobs. An agent without a table
+    passes.
 
     Args:
         agent: An agent that reads ids.
         market: The market whose rows the ids are.
-        job_fields: Further blocks of the jobs' vectors in the agent's table, if ``agent.reads`` does not say them. An
-            observation of ids does not show them, so those of another environment do not matter.
+        job_fields: Further blocks of the jobs' vectors in the agent's table, if ``agent.reads`` does not name them. The
+            ``job_fields`` of the environment at hand do not matter, because an observation of ids shows no vectors.
         argument: Name of the argument that is the agent, for the message.
 
     Raises:
@@ -637,16 +637,18 @@ def check_catalogue(agent: Any, market: LabourMarket, job_fields: Sequence[str] 
     if not _is_same_table(_Identity(known), table) and not _has_own_features(agent, table):
         raise ValueError(
             f"`{argument}` looks up ids in a table of {len(known):,} jobs, but this market has another one, of "
-            f"{len(table.table):,}: load the agent on it, `DynaQ.load(path, env=gym.make('JobRec-v0', market=market, "
-            "...))`, which works if the market has new jobs at its end, or give the market that it was trained on."
+            f"{len(table.table):,} jobs: load the agent on this market, `DynaQ.load(path, env=gym.make('JobRec-v0', "
+            "market=market, ...))`, which works if the market has new jobs at its end, or give the market that the "
+            "agent was trained on."
         )
 
 
 def of_its_env(agent: Any, name: str) -> Any:
-    """An attribute of an agent's environment; ``None`` without an environment, or one that has been closed."""
+    """An attribute of an agent's environment; ``None`` if the agent has no environment, or a closed one."""
     try:
         return agent.env.get_attr(name)[0]
-    except (AttributeError, OSError, EOFError, gym.error.ClosedEnvironmentError):  # the last three once it is closed
+    # A closed environment raises one of the last three.
+    except (AttributeError, OSError, EOFError, gym.error.ClosedEnvironmentError):
         return None
 
 
@@ -660,7 +662,7 @@ def _has_own_features(agent: Any, table: _Identity) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Identity:
-    """A table as the key of a cache: equal to itself alone."""
+    """A table as the key of a cache. Two keys are equal only if they hold the very same array."""
 
     table: NDArray[np.floating]
 
@@ -677,18 +679,18 @@ def _table(market: LabourMarket, job_fields: Sequence[str]) -> _Identity:
 
 @lru_cache(maxsize=4)
 def _is_same_table(left: _Identity, right: _Identity) -> bool:
-    """Whether two tables hold the same numbers; kept, so that they are read once."""
+    """Whether two tables hold the same numbers. The answer is kept, so that the tables are read once."""
     if left.table.shape != right.table.shape:
         return False
     if (left.table.ctypes.data, left.table.strides) == (right.table.ctypes.data, right.table.strides):
-        return True  # the same memory, seen twice
+        return True  # both are views of the same memory
     starts = range(0, len(left.table), _COMPARED)
     return all(np.array_equal(left.table[at : at + _COMPARED], right.table[at : at + _COMPARED]) for at in starts)
 
 
 @lru_cache(maxsize=4)
 def _is_same_market(left: LabourMarket, right: LabourMarket) -> bool:
-    """Whether two markets have the same content; kept, so that they are read once."""
+    """Whether two markets have the same content. The answer is kept, so that the markets are read once."""
     return left.fingerprint() == right.fingerprint()
 
 
@@ -703,7 +705,7 @@ def _rows(column: NDArray[Any] | None, rows: Ids) -> NDArray[Any] | None:
 
 
 def _from_the_front(rows: ArrayLike, n: int) -> Ids:
-    """Numbers of rows of a log of n, those below 0 counted from its end, as numpy does."""
+    """Row numbers of a log of n rows. As in numpy, numbers below 0 count from the end."""
     numbers = _plain_array(rows)
     if numbers.size and numbers.dtype.kind not in "iu":
         raise LogError(f"`rows` must be whole numbers, or a mask in `take`, got {numbers.dtype}.")
@@ -818,7 +820,7 @@ def _check(log: Interactions) -> None:
 
 
 def _rows_of(population: Population, keys: NDArray[np.str_], side: str, log: Interactions | None) -> Ids:
-    """Row of each key (m,) in a population, -1 where there is none. With a log, every key in use must be there."""
+    """Row of each key (m,) in a population, -1 for a missing key. No key that ``log`` uses may be missing."""
     order = np.argsort(population.keys, kind="stable")
     places = np.searchsorted(population.keys, keys, sorter=order).clip(max=len(order) - 1)
     rows = np.where(population.keys[order[places]] == keys, order[places], -1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Approximate nearest jobs, for catalogues too large to compare one by one: FAISS, kept on disk beside the market."""
+"""Approximate nearest jobs, for catalogues too large to compare one by one: a FAISS index in the market's folder."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class JobIndex:
         faiss = _library("faiss", n_jobs)
         codes = faiss.index_factory(n_codes * sub_dim, f"IVF{n_lists},PQ{n_codes}x4fs", faiss.METRIC_INNER_PRODUCT)
         for start in steps(n_jobs, _CHUNK, f"indexing the jobs of {market.name}", "job", progress=progress):
-            if not codes.is_trained:  # within the first step, so that progress is shown from the start
+            if not codes.is_trained:  # trained within the first step, so that progress is shown from the start
                 rows = np.linspace(0, n_jobs - 1, min(n_jobs, _TRAINED_PER_LIST * n_lists)).astype(np.int64)
                 codes.train(_padded(vectors[rows], codes.d))
             codes.add(_padded(vectors[start : start + _CHUNK], codes.d))
@@ -120,7 +120,8 @@ class JobIndex:
         The file's digest is compared once, and again only if its size, time or inode changes.
 
         Raises:
-            ValueError: If the file is not a whole index of this number of jobs, was changed, or is of another version.
+            ValueError: If the file is not a whole index of as many jobs as the market has, was changed, or is of
+                another version.
         """
         _require_whole(file)
         try:
@@ -170,7 +171,7 @@ class JobIndex:
             return self._ranked(applicant, np.sort(found), n)
 
     def _ranked(self, applicant: NDArray[np.float32], job_ids: Ids, n: int) -> Ids:
-        """The best of some jobs by their own vectors."""
+        """The ``n`` jobs of highest cosine among some jobs, by their exact vectors."""
         rows, exact = self._scratch.hold(self._vectors, len(job_ids), self._faiss)
         self._vectors.take(job_ids, axis=0, out=rows, mode="clip")
         if rows.dtype == np.float16:
@@ -219,7 +220,8 @@ def index_file(market: LabourMarket) -> Path | None:
 def open_index(market: LabourMarket, progress: bool | None = None) -> JobIndex:
     """The index of a market's jobs: read from the market's folder, or built and kept there.
 
-    Processes that need it at the same time wait for the one that builds it. A market in memory has its index in memory.
+    Processes that need the index at the same time wait for the one that builds it. A market in memory has its index in
+    memory.
 
     Args:
         market: The market of the jobs.
@@ -276,7 +278,7 @@ def _require_whole(file: Path) -> None:
     """Compares an index with the version and digest in its last line.
 
     Raises:
-        ValueError: If it has no such line, was changed, or is of another version.
+        ValueError: If the file has no such line, was changed, or is of another version.
     """
     if is_remembered(file, [file]):
         return
@@ -315,7 +317,7 @@ def _library(name: str, n_jobs: int) -> Any:
     except ImportError as error:
         raise ImportError(
             f"nearest jobs among {n_jobs:,} are found by an index, which needs {name}: "
-            f"{install_command('index')}. Up to {EXACT_UP_TO:,} jobs are compared one by one, without it; "
+            f"{install_command('index')}. Up to {EXACT_UP_TO:,} jobs are compared one by one, without an index; "
             "an environment moves that limit by `candidate_sampler=RetrievalCandidates(exact_up_to=...)`."
         ) from error
 

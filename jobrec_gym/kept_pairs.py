@@ -69,8 +69,8 @@ class _Kept(Shared):
 class KeptRows(_Kept):
     """Keeps rows: an applicant's values for all jobs, computed when the applicant comes up a second time.
 
-    A call computes one row, or a few short ones. A long row is computed in parts, one part in each call that misses it.
-    So no call is slow, even if one step of many environments has many applicants.
+    A call computes one row, or a few short ones. A long row is computed in parts: each call that lacks values of the
+    row adds one part. So no call is slow, even if one step of many environments has many applicants.
 
     Arguments are those of :func:`kept_pairs`.
     """
@@ -80,7 +80,7 @@ class KeptRows(_Kept):
         self._compute = compute
         # Zeros take no memory before they are written.
         self._rows = np.zeros((n_applicants, n_jobs))
-        # How many values of each row are known, from its beginning. Unsigned, so that no negative id is below it.
+        # How many values at the beginning of each row are known; unsigned, so that no negative id is below the number.
         self._n_known = np.zeros(n_applicants, dtype=np.uint64)
         self._is_met = np.zeros(n_applicants, dtype=np.bool_)
 
@@ -117,7 +117,7 @@ class KeptRows(_Kept):
             rows, columns = np.broadcast_to(owners[:, None], columns.shape)[inside], columns[inside]
             values = self._compute(np.concatenate([applicant_ids, rows]), np.concatenate([job_ids, columns]))
             self._rows[rows, columns] = values[n:]
-            self._n_known[owners] = begin + inside.sum(axis=1)  # last, because others read without the lock
+            self._n_known[owners] = begin + inside.sum(axis=1)  # last, because other threads read it unlocked
         return values[:n]
 
 

@@ -88,8 +88,8 @@ def hit_rate_at_k(scores: ArrayLike, hits: ArrayLike, k: int, ties: Ties = "posi
         ties: See :data:`Ties`.
 
     Returns:
-        float64 (n,): 0 or 1, or with ``ties="mean"`` the share of the orders in which there is one. NaN where no
-        candidate is a hit.
+        float64 (n,): 0 or 1, or with ``ties="mean"`` the share of the orders with a hit among the first k. NaN
+        where no candidate is a hit.
     """
     scores, hits = _pair(scores, hits, k)
     if _by_mean(ties):
@@ -166,8 +166,8 @@ def lorenz(counts: ArrayLike, points: int = 21) -> NDArray[np.float64]:
         points: At how many shares of jobs, evenly spaced from 0 to 1, the curve is computed; at least 2.
 
     Returns:
-        float64 (points,), rising from 0 to 1. It is a straight line if all jobs are recommended equally often, or none
-        is. The area between the curve and the straight line is half of :func:`gini`.
+        float64 (points,), rising from 0 to 1. It is a straight line if all jobs are recommended equally often, or no
+        job is. The area between the curve and the straight line is half of :func:`gini`.
     """
     counts = np.sort(np.asarray(counts, dtype=np.float64))
     total = counts.sum()
@@ -179,10 +179,10 @@ def lorenz(counts: ArrayLike, points: int = 21) -> NDArray[np.float64]:
 
 
 def congestion(counts: ArrayLike) -> float:
-    """For each recommendation, the share of all others that are of the same job; averaged over recommendations.
+    """The share of all other recommendations that are of the same job, averaged over recommendations.
 
     This is the probability that two recommendations are of the same job (Simpson, 1949): 1 / n_jobs if all jobs are
-    equally likely, 1 if it is always the same job. It does not depend on the number of recommendations.
+    equally likely, 1 if always the same job is recommended. The number of recommendations does not change it.
 
     Args:
         counts: (n_jobs,), how often each job was recommended.
@@ -216,7 +216,7 @@ def _places(scores: NDArray[np.float64]) -> NDArray[np.int64]:
     order = np.argsort(scores, axis=1, kind="stable")
     ranked = np.take_along_axis(scores, order, axis=1)
     places = np.zeros(scores.shape, dtype=np.int64)
-    # Compared and not subtracted, since the difference of two infinite scores is NaN.
+    # Scores are compared and not subtracted, since the difference of two infinite scores is NaN.
     np.put_along_axis(places, order[:, 1:], np.cumsum(ranked[:, 1:] != ranked[:, :-1], axis=1), axis=1)
     return places
 

@@ -47,8 +47,8 @@ Method = Literal["ips", "snips", "dm", "dr"]
 RewardModel = Callable[[Ids, Ids], NDArray[np.floating]]
 PolicyFunction = Callable[[dict[str, NDArray[Any]]], ArrayLike]
 Judge = RewardModel | NDArray[np.floating]
-"""Predictions of rewards by somebody else, such as a language model: a function like ``reward_model``, for instance a
-recording's ``expected_reward``, or an array (n_applicants, n_jobs)."""
+"""Predictions of rewards by somebody else, such as a language model: an array (n_applicants, n_jobs), or a function
+like the argument ``reward_model``, for instance a recording's ``expected_reward``."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -71,7 +71,7 @@ class Agent(Protocol):
 
 
 Policy = Agent | PolicyFunction | None
-"""An agent; a function of a batch of n observations that returns probabilities (n, k); or ``None`` for uniform ones."""
+"""An agent; a function of a batch of n observations that gives probabilities (n, k); or ``None``, a uniform choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,10 @@ class NeverRecommended:
     """A job that the policy recommends but the log never did, so nothing is known about its reward.
 
     Attributes:
-        job_id: Its row.
-        key: The market's own key.
-        title: Its title.
-        share: Its share of the policy's recommendations on the log.
+        job_id: The job's row.
+        key: The job's key in the market.
+        title: The job's title.
+        share: The job's share of the policy's recommendations on the log.
     """
 
     job_id: int
@@ -109,7 +109,7 @@ class Estimate:
         largest_weight: Largest weight of a recommendation, before clipping; NaN without propensities.
         clipped: Share of the recommendations whose weight was clipped.
         never_recommended_share: Share of the policy's recommendations whose jobs the log never recommended.
-        never_recommended: The ten of these jobs that the policy recommends most.
+        never_recommended: The ten jobs that the policy recommends most among those that the log never recommended.
         judge_weight: Weight of the judge, 0 to (n - 1) / (n + 5) for n people with an answer; NaN without a judge.
     """
 
@@ -165,28 +165,30 @@ def estimate_all(
 ) -> dict[Method, Estimate]:
     """The reward that a policy would have had on a log, by several methods.
 
-    Rows without an answer are left out. ``ips`` weights each reward by the policy's probability of the recommendation,
-    divided by the log's. ``snips`` divides by the sum of the weights in place of their number. ``dm`` takes the rewards
-    that a model predicts. ``dr`` adds to these the weighted errors of the prediction.
+    Rows without an answer are left out. ``ips`` is the mean of the rewards, each weighted by the policy's probability
+    of the recommendation divided by the log's probability of it. ``snips`` divides the weighted sum by the sum of the
+    weights in place of their number. ``dm`` is the mean of the rewards that a model predicts for the policy. ``dr``
+    adds to ``dm`` the mean of the model's weighted errors.
 
     Args:
         policy: An agent, which plays greedily by its ``q_values``; a function of a batch of observations that returns
-            probabilities (n, k); an array of such probabilities, if all sets have one size; or ``None`` for uniform
-            ones.
+            probabilities (n, k); an array of such probabilities, if all candidate sets have one size; or ``None``
+            for a uniform choice.
         interactions: The log. It must say what was shown and, for all methods but ``"dm"``, the propensities.
         methods: Which of :data:`METHODS`.
         epsilon: Share of an agent's choices that are uniform.
-        form: How the policy is shown decisions; by default in the form that the agent says it reads.
-        clip: Largest weight; ``None`` clips none. Clipping narrows the interval. It biases the value of ``ips`` towards
-            0, that of ``snips`` towards the log's own value, and that of ``dr`` towards that of ``dm``.
-        reward_model: A function of applicant ids (n, 1) and job ids (n, k) that gives expected rewards (n, k); it
-            replaces the ridge regression.
+        form: The form of the policy's observations; by default the form that the agent says it reads.
+        clip: Largest weight; ``None`` clips no weight. Clipping narrows the interval. It biases the value of ``ips``
+            towards 0, the value of ``snips`` towards the log's own value, and the value of ``dr`` towards that of
+            ``dm``.
+        reward_model: A function of applicant ids (n, 1) and job ids (n, k) that gives expected rewards (n, k). It
+            replaces the default model, a ridge regression.
         reward_features: A function of the same ids that gives the inputs (n, k, p) of the ridge regression;
             :func:`pair_numbers` by default.
-        judge: Predicts the reward of every decision of the log, for logs in which few decisions have an answer. The
-            estimate is then prediction-powered. The method must be ``dr``; the judge takes the place of its reward
-            model, and its weight depends on how well it predicts the answers. The interval is Student's t over people,
-            see :func:`~jobrec_gym.prediction_powered.powered_mean`. A judge that knows nothing changes little.
+        judge: Predicts the rewards of the shown jobs in every row of the log, for logs in which few rows have an
+            answer. The estimate is then prediction-powered. The method must be ``dr``. The judge takes the place of the
+            reward model, and its weight depends on how well it predicts the answers. The interval is Student's t over
+            people, see :func:`~jobrec_gym.prediction_powered.powered_mean`. A judge that knows nothing changes little.
         n_folds: Number of folds of people. A person's rewards are predicted by a model that was fitted to the other
             folds.
         level: Confidence level of the interval.
@@ -249,8 +251,8 @@ def estimate_all(
         powered = powered_mean(weights * reward, weights * fitted, rows[answered], of_all, rows, level, seed)
         if len(reward) == len(interactions) and np.array_equal(weights * fitted, of_all):
             warnings.warn(
-                "`judge` changes nothing here, because every recommendation that it judged was answered: keep those "
-                "without an answer in the log, with NaN as their reward.",
+                "`judge` changes nothing here, because every recommendation that it judged was answered: keep "
+                "recommendations without an answer in the log, with NaN as their reward.",
                 stacklevel=3,
             )
         value, low, high, weight = powered
@@ -301,7 +303,7 @@ def require_options(
     """Checks the arguments of :func:`estimate_all` that need no log.
 
     Raises:
-        ValueError: For the first one that is not allowed.
+        ValueError: For the first argument that is not allowed.
     """
     unknown = [method for method in methods if method not in METHODS]
     if unknown:
@@ -331,7 +333,7 @@ def _check_judge(methods: Sequence[Method], *models: RewardModel | None) -> None
     if any(model is not None for model in models):
         raise ValueError(
             "`judge` takes the place of `reward_model` and `reward_features`, got one or both of these beside it: give "
-            "the judge alone, which is not fitted to the answers, or leave it out."
+            "the judge alone, which is not fitted to the answers, or leave the judge out."
         )
 
 
@@ -356,12 +358,12 @@ def action_probabilities(policy: Policy, observation: dict[str, NDArray[Any]], e
         epsilon: Share of an agent's choices that are uniform; 0 for a function.
 
     Returns:
-        float64 (n, k), whose rows sum to 1. It is 0 where ``action_mask`` is 0, except that the probabilities of a
-        function are returned as they are.
+        float64 (n, k), whose rows sum to 1. With an agent or ``None``, a masked candidate has probability 0. The
+        probabilities of a function are returned unchanged, without regard to ``action_mask``.
 
     Raises:
-        ValueError: For another policy, a share outside of [0, 1] or above 0 for a function, or numbers that are not
-            probabilities.
+        ValueError: For an object that is no policy, an ``epsilon`` outside of [0, 1], an ``epsilon`` above 0 with a
+            function, or numbers that are not probabilities.
     """
     if not 0 <= epsilon <= 1:
         raise ValueError(f"`epsilon` must be in [0, 1], got {epsilon}.")
@@ -423,7 +425,7 @@ class RidgeRewards:
         wide: Floats = np.asarray(numbers, np.float64)
         self._mean = wide.mean(axis=0)
         spread = wide.std(axis=0)
-        # Numbers that differ only by rounding of float32 count as equal: scaled up, they would be noise.
+        # A column that varies only by rounding of float32 counts as constant: scaled up, it would be noise.
         self._spread = np.where(spread > _ROUNDING * np.abs(wide).max(axis=0), spread, 1.0)
         columns = self._columns(wide)
         self._centre = columns.mean(axis=0)
@@ -469,7 +471,7 @@ def _chances(
         flat[:] = _checked(policy.astype(np.float64), (len(log), int(sizes[0]))).ravel()
     else:
         if form is None:
-            # An agent that says what it reads may need a mask; if it does not read one, it ignores the entry.
+            # An agent that says what it reads may need a mask; an agent that does not read masks ignores the entry.
             is_told = bool(getattr(policy, "reads", None))
             form = dataclasses.replace(ObservationForm.read_by(policy), mask_in_observation=is_told)
         if form.observation == "ids":
@@ -511,7 +513,7 @@ def _modelled(
     else:
         people = log.people
         fold_of = np.empty(len(people), np.int64)
-        # Equal shares in a hashed order, so that even two people are in different folds.
+        # Folds get equal shares of people in a hashed order, so that even two people are in different folds.
         fold_of[np.argsort(hash64(seed, _FOLD, people), kind="stable")] = np.arange(len(people)) % n_folds
         folds = fold_of[np.searchsorted(people, log.applicant_ids)]
         if reward_features is None:
@@ -548,7 +550,7 @@ def _numbers_of(reward_features: RewardModel, log: Interactions) -> Floats:
 
 
 def _asked_by_size(function: RewardModel, log: Interactions) -> Iterator[tuple[NDArray[np.int64], Floats]]:
-    """What a user's function gives for all sets of one size k, and the places (n, k) of their pairs, end to end."""
+    """For each size k of sets: places (n, k) of their pairs, end to end, and what a user's function gives for these."""
     assert log.shown_offsets is not None  # the log has probabilities
     for size in np.unique(log.sizes):
         rows = np.flatnonzero(log.sizes == size)

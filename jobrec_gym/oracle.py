@@ -2,10 +2,9 @@
 
 An applicant's state is a few whole numbers, answers are drawn from a known distribution, and the candidates do not
 depend on earlier recommendations. So the value of a policy is computed step by step from the end of the horizon
-(Bellman, 1957). The mean over candidate sets is taken over a sample of them. This is the only approximation. The same
-sample stands for every step, so the value is biased: by an amount that is nearly inversely proportional to the size of
-the sample. The bias is estimated from parts of the sample and taken away (Quenouille, 1956), and the standard error
-is returned.
+(Bellman, 1957). The mean over candidate sets is taken over a sample of sets. This is the only approximation. Every step
+uses the same sample, so the value is biased. The bias is nearly inversely proportional to the size of the sample. It is
+estimated from parts of the sample and subtracted (Quenouille, 1956), and the standard error is returned.
 """
 
 from __future__ import annotations
@@ -145,7 +144,7 @@ class CareerOracle:
         Returns:
             Values (n,) and their standard errors (n,), which come from the sampling of candidate sets. Applicants' sets
             are drawn independently, so the error of the mean over applicants is ``sqrt((errors**2).sum()) / n``. The
-            bias of order ``1 / n_sets`` is taken away from the values.
+            bias of order ``1 / n_sets`` has been subtracted from the values.
 
         Raises:
             ValueError: If ``applicant_ids`` are not rows.
@@ -180,13 +179,13 @@ class CareerOracle:
             Places of candidates, () or (n,), and the ``state`` for the next call.
 
         Raises:
-            ValueError: If an applicant or a job is not in the market; and, for ``"best"`` and ``"myopic"``, if one of
-                them cannot be told from another by the vector, or if several states have the same observation.
+            ValueError: If an applicant or a job is not in the market. For ``"best"`` and ``"myopic"`` also if several
+                applicants or several jobs have the observed vector, or if several states have the same observation.
         """
         if not self._is_readable and self.policy in ("best", "myopic"):
             raise ValueError(
                 "`observation` does not say in which state an applicant is: `progress` of the dynamics must differ "
-                "from state to state. `values` works all the same."
+                "from state to state. The method `values` works nevertheless."
             )
         single = observation["applicant"].ndim == 1
         batch = {key: np.asarray(values)[None] if single else np.asarray(values) for key, values in observation.items()}
@@ -248,7 +247,7 @@ class CareerOracle:
         keys = hash64(_SETS, person, np.arange(self.n_sets))
         sets = self._problem.sampler.sample(np.full(self.n_sets, person), keys)
         jobs, sets = np.unique(sets, return_inverse=True)
-        # Jobs of one kind come together, so that the state after an answer is looked up once.
+        # Jobs are sorted by kind, so that the state after an answer is looked up once for each kind.
         order = np.argsort(self._kinds.of_job[jobs], kind="stable")
         jobs, sets = jobs[order], np.argsort(order)[sets].reshape(self.n_sets, -1)
         n, ids, kinds = len(self.states), np.full(len(jobs), person), self._kinds.of_job[jobs]
@@ -276,12 +275,12 @@ class CareerOracle:
         by_state: NDArray[np.float64],
         kinds: Ids,
     ) -> None:
-        """Writes the values (horizon + 1, n_states) of choosing the best of each set (m, k), backwards from the end."""
+        """Writes the values (horizon + 1, n_states) of taking each set's (m, k) best job, backwards from the end."""
         n, n_jobs = earned.shape
         begins = np.flatnonzero(np.diff(kinds, prepend=-1)).tolist()
         worth = np.empty((n, n_jobs))
         for left in range(1, len(values)):
-            later = np.append(values[left - 1], 0.0)  # the last one: applicants who have left
+            later = np.append(values[left - 1], 0.0)  # the last place: applicants who have left
             for begin, end in zip(begins, [*begins[1:], n_jobs], strict=True):
                 leads = self.gamma * later[self._kinds.following[:, kinds[begin]]]  # (n, 4)
                 worth[:, begin:end] = (leads[:, None] @ by_state[:, :, begin:end])[:, 0]
@@ -346,7 +345,7 @@ class CareerOracle:
         return sets[np.arange(len(sets)), chosen]
 
     def _index(self, states: NDArray[np.int64]) -> Ids:
-        """Places (n,) of states (n, m) in :attr:`states`; n_states if the applicant has left or there is none."""
+        """Places (n,) of states (n, m) in :attr:`states`; n_states if the applicant has left or no state fits."""
         left = self._dynamics.leaves(states)
         places = _places(self.states, states)
         # A state that is not reached within the horizon is worth nothing within it.
@@ -373,7 +372,7 @@ class CareerOracle:
             way_out = ', or use `observation="ids"`' if what == "job" else ""
             raise ValueError(
                 f"`observation` has the vector of several {what}s of market {self._problem.market.name!r}, so the "
-                f"oracle cannot tell whom it stands for. `values` works all the same{way_out}."
+                f"oracle cannot tell which {what} is meant. The method `values` works nevertheless{way_out}."
             )
         return found
 
@@ -414,16 +413,16 @@ def _horizon_of(env: Any) -> int:
 
 
 def _steps_of(env: Any) -> int | None:
-    """How many steps an episode has at most; ``None`` if that is not known, or if there is no such number."""
-    if isinstance(env.unwrapped, JobRecCareerVectorEnv):  # its spec has the registered number, whatever it was given
+    """How many steps an episode has at most; ``None`` if that is not known, or if episodes have no limit."""
+    if isinstance(env.unwrapped, JobRecCareerVectorEnv):  # its spec always has the registered number
         steps = env.unwrapped.max_episode_steps
-    else:  # of the outermost layer: the unwrapped environment has no time limit
+    else:  # the outermost layer's spec has the limit; the unwrapped environment has none
         steps = None if env.spec is None else env.spec.max_episode_steps
     return None if steps is None else int(steps)
 
 
 def _reachable(problem: CareerProblem, horizon: int) -> NDArray[np.int64]:
-    """All states that an applicant of the market can reach in so many steps, sorted."""
+    """All states that an applicant of the market can reach within ``horizon`` steps, sorted."""
     dynamics, everybody = problem.dynamics, np.arange(len(problem.market.applicants))
     known = frontier = _distinct(dynamics.start(everybody))
     jobs = problem.job_ids

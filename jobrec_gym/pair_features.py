@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jobrec_gym.counter_rng import hash64, normal, text_key
 from jobrec_gym.market import BLOCKS, LabourMarket, SkillLists
 from jobrec_gym.market.context import folded
+from jobrec_gym.market.dates import compared_fields
 from jobrec_gym.near_miss import best_match
 
 __all__ = ["PAIR_FEATURES", "PairValues", "context_fit", "hard_coverage", "seniority", "soft_coverage"]
@@ -27,9 +28,9 @@ _TABLE_BYTES = 1 << 24
 
 
 def hard_coverage(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
-    """Share of the job's hard skills that the applicant has, whatever their case; 0 for a job that asks for none.
+    """Share of the job's hard skills that the applicant has, ignoring case; 0 for a job that asks for none.
 
-    If the market's hard block is a free text, the value is the cosine of the two blocks, at least 0.
+    If the market's hard block is a free text, the value is the cosine of the two sides' blocks, at least 0.
 
     Args:
         market: The market of the applicants and jobs.
@@ -48,7 +49,10 @@ def soft_coverage(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDA
 
 
 def seniority(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
-    """``1 - |level_i - level_j| / 4`` of the levels 1 to 5, 0.5 where one is unknown; shapes as in the others."""
+    """``1 - |level_i - level_j| / 4`` of the levels 1 to 5, 0.5 where a level is unknown.
+
+    Shapes are those of :func:`hard_coverage`.
+    """
     applicants, jobs = market.applicants, market.jobs
     levels = applicants.seniority[applicant_ids].astype(np.float64), jobs.seniority[job_ids].astype(np.float64)
     known = (levels[0] > 0) & (levels[1] > 0)
@@ -123,7 +127,7 @@ class PairValues:
             raise ValueError(f"`pair_noise` must be a finite number of at least 0, got {pair_noise!r:.80}.")
         if pair_noise and not self.names:
             raise ValueError(
-                f"`pair_noise` is {pair_noise}, but there is nothing to blur: name features by `pair_features=`, one "
+                f"`pair_noise` is {pair_noise}, but no pair features get it: name features by `pair_features=`, one "
                 f"or more of {_known_names(market)}."
             )
         self.noise: float = float(pair_noise)
@@ -183,13 +187,13 @@ class PairValues:
         else:
             values = context_fit(self.market, name, applicant_ids, job_ids)
         if self.noise:
-            # By name, not by column: a feature does not depend on which other features are shown.
+            # The hash takes the name, not the column: noise does not depend on which other features are shown.
             values = values + self.noise * normal(hash64(_NOISE, text_key(name), applicant_ids, job_ids))
         return np.clip(values, 0.0, 1.0)
 
 
 def _known_names(market: LabourMarket) -> tuple[str, ...]:
-    return (*PAIR_FEATURES, *market.context)
+    return (*PAIR_FEATURES, *compared_fields(market))
 
 
 def _checked_names(names: Sequence[str], market: LabourMarket) -> tuple[str, ...]:
@@ -250,7 +254,7 @@ def _skill_shares(market: LabourMarket, block: str) -> _SkillShares:
 
 
 def _with_ids(skills: SkillLists, ids: NDArray[np.int32]) -> SkillLists:
-    """The lists with other ids, ``ids[old]``, each once in a row."""
+    """The lists with ``ids[old]`` in place of each id ``old``; a row has each new id once."""
     n, width = len(skills), len(ids)
     codes = np.repeat(np.arange(n), np.diff(skills.offsets)) * width + ids[skills.ids]
     codes.sort(kind="stable")  # almost sorted, so this is fast
@@ -284,13 +288,13 @@ class _SkillShares:
     """Counts how many of a job's skills an applicant has, for many pairs at once.
 
     Small markets have a table of applicants by skills, and the jobs' lists padded to one length. In larger markets the
-    skills are searched.
+    applicants' skills are searched for those of the job.
     """
 
     def __init__(self, had: SkillLists, asked: SkillLists):
         self._asked = asked
         self._n_asked = asked.lengths(np.arange(len(asked)))
-        self._width = int(max(had.ids.max(initial=-1), asked.ids.max(initial=-1))) + 2  # nobody has the last one
+        self._width = int(max(had.ids.max(initial=-1), asked.ids.max(initial=-1))) + 2  # nobody has the last id
         rows = np.repeat(np.arange(len(had)), np.diff(had.offsets))
         codes = rows * self._width + had.ids
         n_places = int(self._n_asked.max())
@@ -302,7 +306,7 @@ class _SkillShares:
             self._places = np.full(places.shape, self._width - 1, dtype=np.int32)
             self._places.T[places.T] = asked.ids
         else:
-            # Rows ascend and ids ascend within a row, so the codes are sorted; the last one is larger than any.
+            # Rows ascend and ids ascend within a row, so the codes are sorted; the added one is the largest.
             self._codes = np.append(codes, np.iinfo(np.int64).max)
 
     def __call__(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:

@@ -9,6 +9,6 @@ __all__ = ["place_of"]
 
 
 def place_of(path: str | os.PathLike[str]) -> Path:
-    """A path as it is written and read: a leading ``~`` stands for the home folder."""
-    # Unlike `Path.expanduser`, this leaves a name such as "~jobs.csv" as it is.
+    """The path that a user means: a leading ``~`` stands for the home folder."""
+    # Unlike `Path.expanduser`, this leaves a name such as "~jobs.csv" unchanged.
     return Path(os.path.expanduser(path))  # noqa: PTH111

@@ -53,14 +53,15 @@ _SPELT = {
 }
 """Spelling of letters and dashes that Unicode does not decompose into an ASCII letter and an accent."""
 
-# All in units of the small picture.
+# All lengths are in pixels of the small picture.
 _WIDTH, _HEIGHT = RENDER_SIZES["small"]
 _MARGIN, _GAP, _PAD = 14, 10, 14
 _LEFT, _OUTCOME = 372, 92
 _CHIP_HEIGHT, _CHIP_GAP, _CHIP_INDENT = 19, 4, 66
 _MOST_ROWS, _LEAST_ROW, _TALLEST_ROW = 20, 18, 38
 _MOST_LETTERS, _MOST_SKILLS = 200, 100  # more than fit anywhere
-# Drawn larger by this factor, then scaled down: Pillow does not smooth edges, and spaces small letters badly.
+# A picture is drawn larger by this factor, then scaled down: Pillow does not smooth edges, and spaces small letters
+# badly.
 _SMOOTH = 2
 
 
@@ -181,7 +182,7 @@ def _rows_of_chips(canvas: _Canvas, left: int, right: int, skills: Sequence[str]
 
 
 def _flow(widths: Sequence[float], left: float, right: float) -> list[tuple[float, int]]:
-    """Places of things of some widths, set like the words of a text: x and row of each."""
+    """Place (x, row) of each of some boxes, whose ``widths`` are given; they are set like the words of a text."""
     places, x, row = [], left, 0
     for width in widths:
         if x > left and x + width > right:
@@ -321,7 +322,7 @@ class _Canvas:
         return self._of(size).getlength(_writable(text, self._font)) / self._scale / _SMOOTH
 
     def cut(self, text: str, size: int, room: float) -> str:
-        """A line that fits; a cut one ends in an ellipsis."""
+        """A line, cut so that it fits into ``room``; a cut line ends in an ellipsis."""
         text = _writable(text, self._font)
         if self.length(text, size) <= room:
             return text
@@ -382,7 +383,7 @@ def _font(image_font: Any, size: float) -> Any:
 def _writable(text: str, image_font: Any) -> str:
     """A text in the letters that Pillow's own font has: without accents, and "?" for what it cannot write.
 
-    It is on one line, and of bounded length. A second call changes nothing more.
+    The result is on one line, and of bounded length. A second call changes nothing more.
     """
     whole = unicodedata.normalize("NFC", as_text(text, _MOST_LETTERS))
     return "".join(_letters(letter, image_font) for letter in whole)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 __all__ = ["first_sentences", "windows"]
 
-# After a full stop, question or exclamation mark and a space; after their wide forms; and at the end of a line.
+# A sentence ends at a full stop, a question mark or an exclamation mark that white space follows, at the wide form of
+# such a mark, and at the end of a line.
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])|\n\s*")  # noqa: RUF001
 _WORD_END = re.compile(r"\s+")
 
@@ -16,7 +17,7 @@ TokenCount = Callable[[Sequence[str]], Sequence[int]]
 
 
 def windows(text: str, count_tokens: TokenCount, max_tokens: int) -> list[str]:
-    """Cuts a text into as few windows as it needs, of about equal length, between sentences where these fit.
+    """Cuts a text into as few windows as it needs, of about equal length, between sentences that fit into a window.
 
     Args:
         text: Any text.
@@ -52,8 +53,8 @@ def windows(text: str, count_tokens: TokenCount, max_tokens: int) -> list[str]:
 def first_sentences(text: str, max_length: int) -> str:
     """The beginning of a text, at most ``max_length`` characters, cut at the end of a sentence.
 
-    If the last sentence that fits ends before half of that length, the text is cut after a word, or if need be within
-    one.
+    If the last sentence that fits ends before half of that length, the text is cut after a word. If the last word that
+    fits ends before half of that length too, the text is cut within a word.
 
     Example:
         >>> first_sentences("We bake. We sell what we bake.", 15)

@@ -18,12 +18,14 @@ Floats = NDArray[np.float64]
 _FOLD = 2
 _MOST_FOLDS = 10
 _WORTHLESS = 6
-"""Number of imagined people in the judge's weight, for whom the judge is worthless. By chance, a handful of answers may
-show only small errors of a judge who is mostly right, and none of the large ones. With no such people, the intervals of
-10 answers contained .87 to .96 of 1,000 planted values in place of .95, depending on the judge."""
+"""The judge's weight is computed as if this many more people had answered, for whom the judge is worthless. By chance,
+a handful of answers may show only small errors of a judge who is mostly right, and none of the large errors. Without
+the imagined people, the intervals of 10 answers contained .87 to .96 of 1,000 planted values in place of .95, depending
+on the judge."""
 _SURPRISE = 1 / 2
-"""Weight in the variance, in people, of an imagined person whose error is the largest of all errors seen, for a judge
-of weight 1. It is smaller in proportion to the judge's weight: answers alone need no such person."""
+"""The variance also counts an imagined person, whose error is the largest of all errors seen. If the judge
+has weight 1, the imagined person counts as this fraction of a person. If the judge has a smaller weight, the fraction
+is smaller in proportion: answers alone need no imagined person."""
 
 
 class Powered(NamedTuple):
@@ -53,15 +55,15 @@ def powered_mean(
 ) -> Powered:
     """The mean answer, from a few answers and a judge's predictions of all answers (Angelopoulos et al., Science 2023).
 
-    It is ``w * mean(predicted) + mean(answers - w * judged)``. The weight ``w`` of the judge is the one that gives the
-    least variance (PPI++, Angelopoulos et al., 2023), computed as if six more people had answered for whom the judge is
-    worthless: the fewer the answers, the further the weight stays below 1. It is cross-fitted: the weight of a fold of
-    people is computed from the other folds. A judge that knows nothing gets a weight near 0.
+    The estimate is ``w * mean(predicted) + mean(answers - w * judged)``. The weight ``w`` of the judge is the one that
+    gives the least variance (PPI++, Angelopoulos et al., 2023), computed as if six more people had answered for whom
+    the judge is worthless: the fewer the answers, the further the weight stays below 1. The weight is cross-fitted:
+    that of a fold of people is computed from the other folds. A judge that knows nothing gets a weight near 0.
 
     Args:
         answers: (n,), each an unbiased term of the mean.
         judged: (n,), the judge's prediction of each answer.
-        person: (n,), the person who answered. People are independent; the answers of one person are not.
+        person: (n,), the person who answered. People are independent; the answers of one person need not be.
         predicted: (N,), the judge's predictions for all recommendations; these may include the n answered ones.
         owner: (N,), the person of each prediction.
         level: Confidence level of the interval. The interval is that of Student's t. Its degrees of freedom are the

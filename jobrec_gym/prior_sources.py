@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jobrec_gym.market import LabourMarket
+from jobrec_gym.market.dates import compared_fields
 from jobrec_gym.pair_features import PAIR_FEATURES, PairValues
 from jobrec_gym.simulators.base import DECISIONS, BoundSimulator, make_simulator
 
@@ -20,7 +21,7 @@ Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 LESS_JOB_MEAN = "less_job_mean"
-"""The option of a source: the mean of the job is subtracted from each of its values."""
+"""Name of a source's option: from each of the source's values, the mean of the job is subtracted."""
 
 _VALUES, _OPTIONS = "values", ("values", LESS_JOB_MEAN)
 _NO_CUTS = (0.0, 0.0, 0.0)  # thresholds that are never read: a source is asked for probabilities
@@ -35,21 +36,21 @@ class SourcedPairValues(PairValues):
     * An array (n_applicants, n_jobs), NaN where it has no value.
     * A function of applicant ids (n,) and job ids (n,) that returns (n,) numbers.
     * A simulator, or its plain form. The value is the probability that a planted truth or a recorded or live language
-      model gives for an application. If the model gives none, it is the reward of its decision, clipped to [0, 1]: with
-      the default rewards a click and an ignored job are both 0. A live model is asked only about the pairs that are
-      shown, and its own ``Budget`` caps the cost. A pair for which it has no value gets the mean of its values so far
-      and of one more value, 0.5, which is there from the start.
+      model gives for an application. If the model gives none, the value is the reward of its decision, clipped to
+      [0, 1]: with the default rewards a click and an ignored job are both 0. A live model is asked only about the pairs
+      that are shown, and its own ``Budget`` caps the cost. A pair that the model does not answer gets the mean of the
+      model's values so far and of one more value, 0.5.
     * ``{"values": any of these, "less_job_mean": True}``: the mean of the job is subtracted. For an array, a recording,
       a planted truth or the cosine, this is the mean over all applicants. For a function or a live model the mean is
       unknown, so give the means themselves, ``"less_job_mean": (n_jobs,)``.
 
-    Values are in [0, 1]. Those of an array, those of a recording, and those from which ``"less_job_mean": True``
-    subtracts a mean are rescaled by their smallest and largest value. Those of a function must be in [0, 1] already.
+    Values are in [0, 1]. The values of an array, of a recording, and of a source with ``"less_job_mean": True`` are
+    rescaled by their smallest and largest value. The values of a function must be in [0, 1] already.
 
     Args:
         market: The market of the applicants and jobs.
         pair_features: As for :class:`~jobrec_gym.pair_features.PairValues`.
-        pair_noise: Likewise; it is not added to sources.
+        pair_noise: As for ``PairValues``; no noise is added to sources.
         sources: Mapping of names to sources; the names are columns after the features.
 
     Attributes:
@@ -73,7 +74,7 @@ class SourcedPairValues(PairValues):
             raise ValueError(
                 f"`prior_sources` must map names to sources, e.g. {{'model': array}}, got {sources!r:.80}."
             )
-        taken = {*PAIR_FEATURES, *market.context, *self.names, "blocks", "all"}
+        taken = {*PAIR_FEATURES, *compared_fields(market), *self.names, "blocks", "all"}
         if double := sorted(taken & set(sources)):
             raise ValueError(
                 f"`prior_sources` must have names of their own, got {double[0]!r}, which has another meaning already. "
@@ -91,7 +92,7 @@ class SourcedPairValues(PairValues):
 
 
 def less_own_means(sources: Mapping[str, Any]) -> list[str]:
-    """Names of the sources that are less each job's mean over the people of the market, ``"less_job_mean": True``."""
+    """Names of the sources that subtract each job's mean over the people of the market, ``"less_job_mean": True``."""
     less = {name: source.get(LESS_JOB_MEAN) for name, source in sources.items() if isinstance(source, Mapping)}
     return [name for name, means in less.items() if isinstance(means, (bool, np.bool_)) and means]
 
@@ -184,7 +185,7 @@ class _Function:
 
 
 class _LookUp:
-    """Values of a table (n_applicants, n_jobs), rescaled to [0, 1]; their mean where the table has none."""
+    """Values of a table (n_applicants, n_jobs), rescaled to [0, 1]; their mean where a value is missing."""
 
     def __init__(self, table: Floats):
         known = table[~np.isnan(table)]
@@ -196,7 +197,7 @@ class _LookUp:
 
 
 class _LessMean:
-    """A source's values minus the mean of the job; 0.5 stands for the mean."""
+    """A source's values minus the mean of the job, halved and moved so that 0.5 stands for the mean."""
 
     def __init__(self, ask: Callable[[Ids, Ids], Floats], means: Floats):
         self._ask, self._means = ask, means
@@ -253,7 +254,7 @@ def _table(name: str, values: ArrayLike, market: LabourMarket) -> Floats:
         )
     if np.isinf(table).any() or np.isnan(table).all():
         raise ValueError(
-            f"`prior_sources[{name!r}]` must hold finite numbers, at least one; NaN where it says nothing."
+            f"`prior_sources[{name!r}]` must hold finite numbers, at least one, and NaN where it has no value."
         )
     return table
 
@@ -265,7 +266,7 @@ def _job_means(name: str, less: Any, table: Floats | None, market: LabourMarket)
         if table is None:
             raise ValueError(
                 f"`prior_sources[{name!r}]` is asked pair by pair, so the mean of a job over all applicants is "
-                f'unknown: give means over some of them, `"{LESS_JOB_MEAN}": (n_jobs,)`, or leave this option out.'
+                f'unknown: give means over some applicants, `"{LESS_JOB_MEAN}": (n_jobs,)`, or leave this option out.'
             )
         known = ~np.isnan(table)
         return np.where(known, table, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)

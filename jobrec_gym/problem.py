@@ -42,7 +42,7 @@ Ids = NDArray[np.int64]
 _APPLICANT, _CANDIDATES, _INTERACTION, _SAMPLE = 1, 2, 3, 4
 
 _FORESEEN = 64
-"""Up to this many candidates, rewarding all of them at the start of an episode is faster than a few one by one."""
+"""Up to this many candidates, rewarding all of them at the start of an episode is faster than rewarding some singly."""
 
 # Size of a sample of pair features.
 _SAMPLED_EPISODES, _SAMPLED_PAIRS = 1_000, 20_000
@@ -180,9 +180,9 @@ class RecommendationProblem:
             example = job_fields if isinstance(job_fields, str) else "title"
             raise ValueError(f"`job_fields` must be a sequence of fields, e.g. [{example!r}], got {job_fields!r:.80}.")
         self.job_fields = tuple(job_fields)
-        self.market.action_features(self.job_fields)  # checks them
+        self.market.action_features(self.job_fields)  # checks the fields
         self.pair_values = PairValues(self.market, pair_features, pair_noise)
-        # An empty mapping means the same as None: no sources. Any other value goes to the class, which checks it.
+        # An empty mapping means the same as None: no sources. Any other value is checked by `SourcedPairValues`.
         if not (prior_sources is None or (isinstance(prior_sources, Mapping) and not prior_sources)):
             self.pair_values = SourcedPairValues(self.market, pair_features, pair_noise, prior_sources)
 

@@ -25,8 +25,8 @@ def steps(total: int, size: int, what: str, unit: str, *, progress: bool | None 
         size: How many units are done at once.
         what: The work, e.g. ``"indexing jobs"``.
         unit: Name of the unit, in the singular, e.g. ``"job"``.
-        progress: ``None`` shows a bar on a terminal (with tqdm) and logs elsewhere, ``True`` also logs the end,
-            ``False`` is silent. Work of a single step shows nothing.
+        progress: ``None`` shows a bar on a terminal (with tqdm) and logs elsewhere. ``True`` does the same, and the log
+            also has the last step. ``False`` is silent. Work of a single step shows nothing.
     """
     starts = range(0, total, size)
     if progress is False or len(starts) < 2:

@@ -29,9 +29,9 @@ def record_interactions(
     change; estimators of one-step values refuse such a log.
 
     Args:
-        env: A ``JobRec-v0`` or ``JobRecCareer-v0``, in its reward wrapper or not.
+        env: A ``JobRec-v0`` or ``JobRecCareer-v0``, with or without a reward wrapper.
         policy: An agent with ``q_values``, a function of a batch of observations that returns probabilities (n, k), or
-            ``None`` for uniform ones.
+            ``None`` for a uniform choice.
         n: How many recommendations.
         epsilon: Probability with which an agent chooses uniformly, so that every candidate can be chosen.
         seed: Seed of the environment and of the choices.
@@ -94,5 +94,5 @@ def record_interactions(
             'to log. `info["feedback/status"]` of a step says why.'
         )
     if n_answered < n:
-        logger.warning("%d of %d recommendations were not answered; they are kept without one.", n - n_answered, n)
+        logger.warning("%d of %d recommendations were not answered; the log keeps them.", n - n_answered, n)
     return log

@@ -17,7 +17,7 @@ __all__ = ["PAID_FOR", "Scene", "context_in_words", "headline", "render_text", "
 
 PAID_FOR = {"reward/cosine": "scaled cosine", "reward/feedback": "feedback", "reward/pay": "pay"}
 """Shown names of the parts of a reward, by their entry in ``info``. A cosine is paid on another scale than its own,
-such as ``(1 + c) / 2``; under one name the two numbers would contradict each other."""
+such as ``(1 + c) / 2``; under one name the paid and the raw number would contradict each other."""
 
 _SHOWN_CANDIDATES = 10
 _SHOWN_SKILLS = 100
@@ -32,7 +32,7 @@ class Scene:
         market: The market, which has the texts of the applicant and of the jobs.
         applicant_id: The applicant.
         candidate_ids: (k,), the shown jobs.
-        allowed: bool (k,), which of them could be recommended.
+        allowed: bool (k,), which candidates could be recommended.
         scores: float (k,), the scores that rank the candidates.
         scored_by: Name of the scores.
         info: The ``info`` of the step; without ``job_id`` nothing was recommended yet.
@@ -75,11 +75,11 @@ class Scene:
         return first[: n_rows - len(recommended)] + recommended
 
     def shared(self, profile: Profile) -> frozenset[str]:
-        """A job's skills that the applicant has, whatever their case; hard and soft ones are compared separately."""
+        """A job's skills that the applicant has, ignoring case; hard and soft skills are compared separately."""
         return _common(profile, self.applicant)
 
     def met(self, profile: Profile) -> frozenset[str]:
-        """The same skills as the applicant spells them."""
+        """The skills of :meth:`shared` in the applicant's spelling."""
         return _common(self.applicant, profile)
 
 
@@ -151,7 +151,7 @@ def render_text(scene: Scene, colours: bool = False, width: int | None = None) -
 
 
 def headline(profile: Profile) -> str:
-    """Title, level, experience and context of a profile, as far as its source has them; each is cut to a bound."""
+    """Title, level, experience and context of a profile, as far as its source has them; long texts are cut."""
     parts = (as_text(profile.title or profile.occupation or profile.key), standing(profile), context_in_words(profile))
     return ", ".join(part for part in parts if part)
 

@@ -33,8 +33,8 @@ Ids = NDArray[np.int64]
 Prepare = Callable[[Ids, Ids], None]
 
 MATCHED = (0.04, 0.28)
-"""Mean and standard deviation of feedback on random pairs of the default market. The scale ``"matched"`` rescales
-cosines to them."""
+"""Mean and standard deviation of feedback on random pairs of the default market. The scale ``"matched"`` gives this
+mean and this standard deviation to cosines."""
 
 _SAMPLE_SIZE = 20_000
 
@@ -47,7 +47,7 @@ class RewardBatch:
         reward: float64, the rewards that the agent gets.
         components: The parts of the reward by name (``cosine``, ``feedback``, ...), float64 each.
         valid: bool; False if there is no valid reward, so that the transition should not be learned from.
-        details: Further entries for ``info``, by their key there; new arrays of numbers or objects.
+        details: Further entries for ``info``, by key; new arrays of numbers or objects.
         decision: The decisions; ``None`` if nobody was asked.
         weights: The weight of each component by name, if the reward is a sum whose weights change; else ``None``.
     """
@@ -109,8 +109,8 @@ class CosineRewardModel:
 
     Args:
         market: The market with the vectors.
-        scale: ``"unit"``: ``(1 + c) / 2`` in [0, 1]; ``"raw"``: ``c`` in [-1, 1]; ``"matched"``: ``c`` rescaled to mean
-            and standard deviation of the feedback.
+        scale: ``"unit"``: ``(1 + c) / 2`` in [0, 1]; ``"raw"``: ``c`` in [-1, 1]; ``"matched"``: ``c`` rescaled to the
+            mean and standard deviation of the feedback.
         matched: Mean and standard deviation of the feedback, for the scale ``"matched"``.
 
     Raises:

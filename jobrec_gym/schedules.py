@@ -25,7 +25,7 @@ class AnnealSchedule:
     At ``t >= steps`` the weight is exactly ``end``. With ``x = t / steps``, the kinds are:
 
     * ``"linear"``: ``start + (end - start) * x``; over N steps from 1 to 0 that is ``1 - t / N``;
-    * ``"exponential"``: ``start * (end / start) ** x``, where an ``end`` of 0 counts as 0.001 on the way;
+    * ``"exponential"``: ``start * (end / start) ** x``, where an ``end`` of 0 counts as 0.001 before step ``steps``;
     * ``"cosine"``: half a cosine wave, ``end + (start - end) * (1 + cos(pi * x)) / 2``;
     * ``"step"``: ``n_stairs`` equal stairs, the first of them at ``start``;
     * ``"two_phase"``: ``start`` until ``switch_at``, then ``end``.
@@ -85,7 +85,7 @@ class AnnealSchedule:
             x = t / self._length
             weight = self.start * (1 - x) + self.end * x
             return float(min(max(weight, min(self.start, self.end)), max(self.start, self.end)))
-        # An array of one number: numpy rounds powers of a scalar differently.
+        # `weights` gets an array of one number, because numpy rounds powers of a scalar differently.
         return float(self.weights([t])[0])
 
     def weights(self, t: ArrayLike) -> NDArray[np.float64]:
@@ -127,7 +127,7 @@ class AnnealSchedule:
     def _on_the_way(self, x: NDArray[np.float64], t: NDArray[Any]) -> NDArray[np.float64]:
         fall = self.end - self.start
         if self.kind == "linear":
-            # Not start + fall * x, because 1 - t / N must be exact.
+            # The formula start + fall * x would not give 1 - t / N exactly.
             return self.start * (1 - x) + self.end * x
         if self.kind == "exponential":
             first, last = max(self.start, _LEAST), max(self.end, _LEAST)
@@ -142,7 +142,7 @@ class AnnealSchedule:
         """How many stairs have been taken."""
         if t.dtype.kind not in "iu":
             return np.floor(x * self.n_stairs)
-        # Python's integers: a rounded quotient may lie below the whole number at which a stair begins.
+        # Python's integers divide exactly: a rounded quotient may lie below the whole number at which a stair begins.
         return (t.astype(object) * self.n_stairs // self._length).astype(np.float64)
 
 
@@ -150,10 +150,11 @@ _LEAST = 1e-3
 
 
 def make_schedule(schedule: AnnealSchedule | Mapping[str, Any]) -> AnnealSchedule:
-    """The schedule of a spec; a schedule comes back as it is.
+    """The schedule of a spec; a schedule is returned unchanged.
 
     Raises:
-        ValueError: If it is neither, or for an entry that is no argument of :class:`AnnealSchedule`.
+        ValueError: If ``schedule`` is neither a schedule nor a spec, or for an entry that is no argument of
+            :class:`AnnealSchedule`.
     """
     if isinstance(schedule, AnnealSchedule):
         return schedule

@@ -17,7 +17,7 @@ class Shared:
 
     Each object has a lock. In a forked process the lock is open, even if another thread held it at the moment of the
     fork. So the data under the lock must be written in an order that may be interrupted anywhere. A pickle holds no
-    lock; its copy has one of its own.
+    lock; an unpickled copy has a lock of its own.
 
     Attributes:
         lock: Held while the object changes.

@@ -1,4 +1,4 @@
-"""What command lines share: errors of one line with a suggestion, and an output that may end or be full."""
+"""What all commands share: one-line errors with a suggestion, and the handling of an output that is closed or full."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LineParser(argparse.ArgumentParser):
         super().__init__(*arguments, **kwargs)
 
     def add_argument(self, *arguments: Any, **kwargs: Any) -> argparse.Action:
-        """As of :class:`argparse.ArgumentParser`; the names of options are noted for suggestions."""
+        """As in :class:`argparse.ArgumentParser`; the names of options are noted for suggestions."""
         action = super().add_argument(*arguments, **kwargs)
         self._known += action.option_strings
         return action
@@ -55,9 +55,9 @@ class LineParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """As of :class:`argparse.ArgumentParser`, but an unknown argument is refused, with a suggestion.
+        """As in :class:`argparse.ArgumentParser`, but an unknown argument is refused, with a suggestion.
 
-        The parser of a command reads its arguments by this method too, so the suggestion is an option of that command.
+        The parser of a subcommand reads its arguments by this method too, so an option of the subcommand is suggested.
         """
         given, others = super().parse_known_args(args, namespace)
         if others:
@@ -76,16 +76,18 @@ class LineParser(argparse.ArgumentParser):
 
 @contextmanager
 def output_may_fail() -> Iterator[None]:
-    """Ends the program quietly if the reader of its output has ended (``... | head``), and in one line if it is full.
+    """Ends the program silently if the output's reader has ended (``... | head``), with one line if the output is full.
 
-    Letters that the standard output cannot encode are spelt out. On Windows, for instance, a pipe cannot encode all.
+    Letters that the standard output cannot encode are written as backslash escapes. On Windows, for instance, a pipe
+    cannot encode all letters.
 
     Raises:
         SystemExit: If the standard output cannot be written to.
     """
-    # Python sets "surrogateescape" if the locale is C, and then fails at these letters just as "strict" does.
+    # With "surrogateescape", which Python sets if the locale is C, such letters raise an error just as with "strict".
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
-        with suppress(OSError):  # raised after the change, if a pipe has taken the place of a file
+        # `reconfigure` first sets `errors`, and then raises an OSError if the output was a file and is now a pipe.
+        with suppress(OSError):
             sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
@@ -105,12 +107,12 @@ def output_may_fail() -> Iterator[None]:
 
 
 def _flush() -> None:
-    if sys.stdout is not None:  # a shell's `>&-` closes it
+    if sys.stdout is not None:  # it is None if a shell's `>&-` has closed the output
         sys.stdout.flush()
 
 
 def _is_of_output(error: OSError) -> bool:
-    """Whether an error is one of the standard output, not of another pipe or file."""
+    """Whether an error comes from writing to the standard output, not to another pipe or file."""
     if sys.stdout is None or error.filename is not None:
         return False
     if isinstance(error, BrokenPipeError):
@@ -120,7 +122,8 @@ def _is_of_output(error: OSError) -> bool:
     if error.errno not in _FULL or sys.stdout.isatty():
         return False
     try:
-        os.write(sys.stdout.fileno(), b"\n")  # an error does not name the output, but writing to it fails again
+        # The error does not say which file is full. If the output is, writing to it fails again.
+        os.write(sys.stdout.fileno(), b"\n")
     except OSError:
         return True
     return False

@@ -34,9 +34,9 @@ Batch = dict[str, NDArray[Any]]
 Mask = NDArray[np.bool_]
 
 _KEPT_NUMBERS = 1 << 25
-"""Candidates' vectors of up to this many numbers (128 MiB) are kept between steps; larger ones are gathered at each."""
+"""Candidates' vectors of up to this many numbers (128 MiB) are kept between steps; more are gathered at each step."""
 _PAID_AHEAD = 4
-"""If the kept candidates of an episode are at most this many times its steps, it begins with all cosines computed."""
+"""An episode computes the cosines of all kept candidates when it begins, if k is at most this many times its steps."""
 
 
 class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
@@ -47,21 +47,21 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     Args:
         num_envs: Number of environments.
-        max_episode_steps: Truncate after so many steps; ``None`` for never.
+        max_episode_steps: Truncate after this many steps; ``None`` for never.
         autoreset_mode: ``gymnasium.vector.AutoresetMode`` or its value as a string: ``"NextStep"``, ``"SameStep"``,
             ``"Disabled"``.
         market: As in :class:`~jobrec_gym.env.JobRecEnv`, like all arguments below.
         split: Which applicants.
         job_split: Which jobs.
-        num_candidates: How many are shown.
-        candidate_sampler: How they are chosen.
+        num_candidates: How many candidates are shown.
+        candidate_sampler: How candidates are chosen.
         resample: When candidates are drawn: for each ``"episode"`` or each ``"step"``.
         repeats: Whether a job may be recommended twice in an episode.
         observation: ``"features"`` or ``"ids"``.
         mask_in_observation: Put the mask into the observation.
         job_fields: Further blocks of the jobs' vectors.
         pair_features: Columns of the entry ``pairs``.
-        pair_noise: Standard deviation of the noise that is added to them.
+        pair_noise: Standard deviation of the noise that is added to the columns of ``pair_features``.
         prior_sources: Further columns of ``pairs``.
         render_mode: Must be ``None``; to render, make a single environment.
 
@@ -132,7 +132,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
-        # On the instance: the class's metadata is shared by all.
+        # The metadata is set on the instance, because all instances share that of the class.
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.single_observation_space = self._problem.observation_space()
         self.single_action_space = self._problem.action_space()
@@ -161,7 +161,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         # The last recommendations: applicants, jobs, keys of the episodes, numbers of the steps, which rows made one,
         # and cosines.
         self._last: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64], Mask, Cosines]
-        # Whether each row made a recommendation in the last step, and none was reset in it.
+        # Whether each row made a recommendation in the last step, and no row was reset in that step.
         self._is_whole: bool
         # Vectors that are observed now. A step gathers only the rows that show something new.
         self._applicant_vectors: NDArray[np.float32]
@@ -201,7 +201,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
         Args:
             applicant_ids: Rows of the market's applicants, integers of any shape, e.g. (n, 1).
-            job_ids: Rows of its jobs, of a shape that broadcasts with that of ``applicant_ids``, e.g. (n, k).
+            job_ids: Rows of the market's jobs, of a shape that broadcasts with that of ``applicant_ids``, e.g. (n, k).
 
         Returns:
             float32 (..., p) in [0, 1], one column for each name of :attr:`pair_feature_names`, with the same
@@ -217,14 +217,14 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     def pair_sample(self) -> NDArray[np.float32]:
         """A sample of pair features (n, p) that shows their scale, from at most 1,000 fixed episodes and 20,000 pairs.
 
-        No episode is played for it. It is empty if observations have no entry ``pairs``. It is also empty if one of
+        No episode is played for the sample. The sample is empty if observations have no entry ``pairs``, or if one of
         ``prior_sources`` is a live model, because such a model is asked only about pairs that are shown.
         """
         return self._problem.pair_sample()
 
     @property
     def recommendations(self) -> Recommendations:
-        """The last step's recommendations, a row for each environment, for reward wrappers; none after a reset."""
+        """The last step's recommendations, a row for each environment, for reward wrappers; none made after a reset."""
         self._check_ready()
         if self._recommendations is None:  # keys are hashed only when they are asked for
             applicant_ids, job_ids, episode_keys, steps, made, cosine = self._last
@@ -248,7 +248,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         """The environments' seeds; ``None`` before the first reset, and after :meth:`set_state`."""
         return tuple(self._upcoming.seeds)
 
-    @property  # type: ignore[misc]  # they are seeded by reset, not set
+    @property  # type: ignore[misc]  # generators are seeded by reset, not set
     def np_random(self) -> tuple[np.random.Generator | None, ...]:  # type: ignore[override]
         """The environments' generators; each draws the numbers of a block of episodes at once."""
         return tuple(self._upcoming.generators)
@@ -271,7 +271,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 episodes are drawn as usual.
 
         Raises:
-            ValueError: For a mask of another shape or type, or one that marks nothing, and whenever
+            ValueError: For a mask of another shape or type, or a mask that marks nothing, and whenever
                 :meth:`~jobrec_gym.env.JobRecEnv.reset` raises one.
         """
         rows = np.ones(self.num_envs, dtype=bool)
@@ -364,7 +364,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         does.
 
         Args:
-            rows: bool (num_envs,); rows that have ended already are left as they are.
+            rows: bool (num_envs,); rows that have ended already do not change.
             infos: Infos of the last step, changed in place.
 
         Returns:
@@ -385,12 +385,12 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     def add_step_info(self, infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
         """Adds an entry to the infos of the last step, in Gymnasium's form.
 
-        For rows that were reset in the same step it goes into ``infos["final_info"]``.
+        For rows that were reset in the same step, the entry goes into ``infos["final_info"]``.
 
         Args:
             infos: Changed in place.
             key: Name of the entry.
-            values: Array (num_envs,) or a dictionary of such.
+            values: Array (num_envs,) or a dictionary of such arrays.
             rows: bool (num_envs,), which rows have the entry.
         """
         final = self._reset_rows & rows
@@ -405,7 +405,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     def add_step_infos(self, infos: dict[str, Any], entries: dict[str, Any]) -> None:
         """Adds several entries, by name, as :meth:`add_step_info` does: for all rows that recommended something.
 
-        The infos keep the arrays, of numbers or objects, without a copy: do not change them or give them to others.
+        The infos keep the arrays, of numbers or objects, without a copy: do not change or reuse the arrays.
         """
         made = self._last[4]
         if self._is_whole:
@@ -522,7 +522,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     def _start(self, rows: Mask, beginning: Beginning | None = None, seen: bool = True) -> None:
         """Begins episodes in some rows. With ``seen=False`` the caller updates what is observed of them."""
         episodes, keys, applicant_ids, candidate_ids = self._upcoming.next(rows, self._noise)
-        places = rows.nonzero()[0]  # for few rows, many times faster than a mask
+        places = rows.nonzero()[0]  # places of few rows are many times faster than a mask
         if beginning is not None or self._beginnings:
             for row in places.tolist():
                 self._beginnings.pop(row, None)
@@ -551,7 +551,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         """Updates the kept vectors of some distinct rows (m,)."""
         problem, kept = self._problem, self._candidate_vectors
         candidates: NDArray[np.float32] | None = None
-        if len(rows) == self.num_envs:  # straight into place
+        if len(rows) == self.num_envs:  # written straight into the kept arrays
             applicants = problem.applicant_vectors(self._applicant_ids, out=self._applicant_vectors)
             if kept is not None:
                 candidates = problem.candidate_vectors(self._candidate_ids, out=kept)
@@ -560,7 +560,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             if kept is not None:
                 candidates = kept[rows] = problem.candidate_vectors(self._candidate_ids[rows])
         if self._cosines is not None and candidates is not None:
-            # Hard and soft skills only: the blocks of `job_fields` come after them.
+            # The cosine is of hard and soft skills only: the blocks of `job_fields` come after these.
             jobs = candidates[..., : applicants.shape[-1]]
             self._cosines[rows] = row_products(applicants[:, None], jobs)
 
@@ -586,7 +586,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         if not self._problem.repeats:
             if self._problem.resample == "step":
                 self._masks[rows] = self._unrecommended(rows)
-            else:  # the same jobs are shown again: only this one has to be masked
+            else:  # the same jobs are shown again: only the recommended job has to be masked
                 self._masks[rows] &= self._candidate_ids[rows] != job_ids[rows, None]
 
     def _remember(self, rows: NDArray[np.int64], job_ids: NDArray[np.int64]) -> None:
@@ -601,7 +601,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         return (1 - (bits & 1)).astype(np.int8)
 
     def _settle(self, infos: dict[str, Any], ended: Mask) -> Batch:
-        """Observations after a step; ended rows are reset first where the mode says so."""
+        """Observations after a step; in same-step mode ended rows are reset first."""
         if self._any_reset:
             self._reset_rows, self._any_reset = np.zeros(self.num_envs, dtype=bool), False
         if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
@@ -615,7 +615,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         final = infos.setdefault("final_obs", np.full(self.num_envs, None, dtype=object))
         observations = self._observe(rows)
         for place, row in enumerate(np.flatnonzero(rows)):
-            # A copy: a view would keep the observations of all rows in memory.
+            # The values are copied: a view would keep the observations of all rows in memory.
             final[row] = {key: values[place].copy() for key, values in observations.items()}
         infos.setdefault("final_info", {})
         for key in ("_final_obs", "_final_info"):
@@ -691,7 +691,7 @@ def add_info(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
     Args:
         infos: Changed in place.
         key: Name of the entry.
-        values: Array (num_envs, ...), or a dictionary of such, which becomes a nested dictionary.
+        values: Array (num_envs, ...), or a dictionary of such arrays, which becomes a nested dictionary.
         rows: bool (num_envs,), the rows to write. Other rows keep what they have; in a new entry they get 0 or
             ``None``.
     """

@@ -8,8 +8,8 @@ __all__ = ["written_by"]
 
 
 def written_by() -> str:
-    """Name and version of this package. Every file that it writes names its writer by this text."""
+    """Name and version of this package. Files that the package writes name their writer by this text."""
     try:
         return f"jobrec-gym {metadata.version('jobrec-gym')}"
-    except metadata.PackageNotFoundError:  # from a folder of sources
+    except metadata.PackageNotFoundError:  # the package runs from a folder of sources
         return "jobrec-gym"

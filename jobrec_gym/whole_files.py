@@ -22,7 +22,7 @@ from jobrec_gym.paths import place_of
 fcntl: ModuleType | None
 try:
     import fcntl
-except ImportError:  # Windows: leftovers stay
+except ImportError:  # on Windows leftovers of killed writers stay
     fcntl = None
 
 __all__ = ["is_empty", "put_back", "whole_file", "whole_folder", "write_array"]
@@ -60,12 +60,12 @@ def whole_folder(
     """An empty folder to write into. It takes the place of ``path`` if the ``with`` block raises no error.
 
     ``path`` appears whole or not at all. After a kill, the old folder or the new one is there for readers that call
-    :func:`put_back` before they open ``path``. Folders that dead writers left beside it are removed.
+    :func:`put_back` before they open ``path``. Folders that dead writers left beside ``path`` are removed.
 
     Args:
         path: The folder's place; missing parent folders are made.
         is_saved: Says whether an existing folder may be replaced.
-        kind: Name of such a folder's content, for the message: ``"market"``.
+        kind: What a saved folder holds, for the message, such as ``"market"``.
         error: The class of the error to raise; it is called with the message.
 
     Raises:
@@ -102,7 +102,7 @@ def write_array(file: Path, array: NDArray[Any]) -> None:
 
     Raises:
         ValueError: For an array of objects.
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
     if array.dtype.hasobject:
         raise ValueError(f"`array` must hold no Python objects, which {file.name} would pickle, got {array.dtype}.")
@@ -140,7 +140,7 @@ def _named(place: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _held(scratch: Path, name: str) -> Iterator[None]:
-    """Puts a locked file into a scratch folder; the lock ends with the process, so it says that the process lives.
+    """Puts a locked file into a scratch folder. A lock ends with its process: a held lock means a live process.
 
     The file holds ``name``, the name of the folder that the process writes.
     """
@@ -151,12 +151,12 @@ def _held(scratch: Path, name: str) -> Iterator[None]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.write(name)
         file.flush()
-        Path(file.name).rename(scratch / _LOCK)  # appears locked
+        Path(file.name).rename(scratch / _LOCK)  # the file is locked when it appears under this name
         yield
 
 
 def _clear_leftovers(folder: Path) -> None:
-    """Removes scratch folders of dead writers; an old folder that one of them had moved away is put back."""
+    """Removes scratch folders of dead writers; an old folder that a dead writer had moved away is put back."""
     if fcntl is None or not folder.name or not folder.parent.is_dir():
         return
     for scratch in folder.parent.glob(f".{glob.escape(folder.name)}-*"):
@@ -165,7 +165,7 @@ def _clear_leftovers(folder: Path) -> None:
             continue
         with contextlib.suppress(OSError), (scratch / _LOCK).open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if file.read() != folder.name:  # belongs to a folder with a longer name
+            if file.read() != folder.name:  # this scratch folder is that of a folder with a longer name
                 continue
             if not folder.exists() and (scratch / _OLD).is_dir():
                 (scratch / _OLD).rename(folder)

@@ -56,10 +56,10 @@ Obs = dict[str, NDArray[Any]]
 
 
 class _Rewards(RecordConstructorArgs, abc.ABC):
-    """A reward wrapper, around one environment or many: who pays, and what ends an episode."""
+    """A reward wrapper around one environment or many: its reward model, and the decisions that end an episode."""
 
     def _begin(self, env: Any, model: RewardModel, **arguments: Any) -> None:
-        """In place of a constructor: ``arguments`` are those of the public class, in plain JSON."""
+        """Does the work of a constructor; ``arguments`` are those of the public class, in plain JSON."""
         RecordConstructorArgs.__init__(self, **arguments)
         self._wrap(env)
         self._base: Any = env.unwrapped
@@ -85,14 +85,14 @@ class _Rewards(RecordConstructorArgs, abc.ABC):
         self._sums = {name: copy.copy(values) for name, values in state["sums"].items()}
 
     def _prepare(self) -> None:
-        """Before a step: a simulator that computes ahead prepares for the episodes that have just begun."""
+        """Called before a step: a simulator that computes ahead prepares for the episodes that have just begun."""
         prepare = self._model.prepare
         begun = None if prepare is None else self._base.begun()
         if prepare is not None and begun is not None:
             prepare(*begun)
 
     def _pay(self, made: Recommendations) -> RewardBatch:
-        """After a step: rewards of what it recommended."""
+        """The rewards of the step's recommendations, after the step."""
         keys = made.interaction_keys if self._model.draws else None
         return self._model(made.applicant_ids, made.job_ids, keys, made.cosine)
 
@@ -247,7 +247,7 @@ class _Annealing:
 
 
 class _RewardWrapper(_Rewards, gym.Wrapper[Obs, int, Obs, int]):
-    """Replaces the reward by that of a reward model and writes down how it came about."""
+    """Replaces the reward by that of a reward model, and writes into ``info`` how the reward came about."""
 
     def _wrap(self, env: gym.Env[Obs, int]) -> None:
         gym.Wrapper.__init__(self, env)
@@ -256,7 +256,7 @@ class _RewardWrapper(_Rewards, gym.Wrapper[Obs, int, Obs, int]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, dict[str, Any]]:
         """Starts an episode and its sums."""
         result = self.env.reset(seed=seed, options=options)
-        self._sums = {}  # last: a reset that is refused changes nothing
+        self._sums = {}  # set last, so that a refused reset changes nothing
         return result
 
     def step(self, action: int) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
@@ -312,7 +312,7 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
     ) -> tuple[Any, dict[str, Any]]:
         """Starts episodes and their sums."""
         result = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # a list is allowed
-        # After the reset, which refuses other options.
+        # The sums come after the reset, because the reset refuses wrong options.
         rows = slice(None) if options is None or "reset_mask" not in options else options["reset_mask"]
         for values in self._sums.values():
             values[rows] = np.nan
@@ -325,22 +325,23 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
         made: Recommendations = self._base.recommendations
         rows = made.made
         n_made = np.count_nonzero(rows)
-        if not n_made:  # next-step mode, all of them start anew
+        if not n_made:  # next-step mode, and all rows start anew
             return obs, np.zeros(self.num_envs), terminated, truncated, infos
         every = n_made == self.num_envs
         batch = self._pay(made) if every else _over_all(self._pay(made.take(rows)), rows)
-        # What the environment pays itself is in its infos already.
+        # The cosine that the environment itself pays is in its infos already.
         new = {name: values.copy() for name, values in batch.components.items() if values is not made.cosine.unit}
         entries: dict[str, Any] = {f"reward/{name}": values.copy() for name, values in new.items()}
         entries |= batch.details
-        # Where the environment asks its own simulator, a failed answer moved nobody, whatever this wrapper pays.
+        # If the environment asks its own simulator, a failed answer moved nobody, so the transition is not valid,
+        # whatever this wrapper pays.
         valid = batch.valid.copy() if made.own is None else batch.valid & made.own.valid
         entries["reward_components"], entries["transition_valid"] = new, valid
         if batch.weights is not None:
             entries["reward_weights"] = {name: filled(self.num_envs, weight) for name, weight in batch.weights.items()}
         self._base.add_step_infos(infos, entries)
         for name, values in batch.components.items():
-            # NaN where an episode has not been paid such a part yet.
+            # A sum is NaN where the episode has not been paid this part of a reward yet.
             sums = self._sums.get(name, np.nan)
             added = np.where(np.isnan(sums), 0.0, sums) + values
             self._sums[name] = added if every else np.where(rows, added, sums)
@@ -355,7 +356,7 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
             for name, values in self._sums.items():
                 self._base.add_step_info(infos, f"episode_sum/{name}", values, ended & ~np.isnan(values))
                 values[ended] = np.nan
-        # A copy: the environment's own rewards may be among them.
+        # The rewards are copied, because they may be an array of the environment.
         return obs, batch.reward.copy(), terminated, truncated, infos
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -414,7 +415,7 @@ class FeedbackReward(_FeedbackRewards, _RewardWrapper):
 
 
 class VectorFeedbackReward(_FeedbackRewards, _VectorRewardWrapper):
-    """Pays simulated decisions in a vector environment, and asks for all at once; the twin of :class:`FeedbackReward`.
+    """Pays simulated decisions in a vector environment, all asked for at once; the twin of :class:`FeedbackReward`.
 
     Args:
         env: A ``JobRecVectorEnv``, wrapped or not.
@@ -424,7 +425,7 @@ class VectorFeedbackReward(_FeedbackRewards, _VectorRewardWrapper):
 
 
 class LLMReward(_LLMRewards, FeedbackReward):
-    """:class:`FeedbackReward` by a language model; refuses a ``RuleSimulator``, which is not one.
+    """:class:`FeedbackReward` by a language model; refuses a ``RuleSimulator``, which is not a language model.
 
     Args:
         env: A ``JobRec-v0``, wrapped or not.
@@ -574,7 +575,7 @@ def _refuse_second(env: gym.Env[Any, Any] | gym.vector.VectorEnv) -> None:
         if isinstance(layer, _Rewards):
             raise ValueError(
                 f"`env` has a reward wrapper already, {type(layer).__name__}: wrap the environment beneath it, "
-                "or `info` would explain two rewards as one."
+                "because `info` can explain only one reward."
             )
         layer = layer.env
 

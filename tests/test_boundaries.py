@@ -28,7 +28,7 @@ LAYERS = {
         },
         {"market.tables", "market.verified"},
         {"market.context"},
-        {"market.checks", "market.keys", "market.summary", "market.vectors"},
+        {"market.checks", "market.dates", "market.keys", "market.remembered", "market.summary", "market.vectors"},
         {"market.folder"},
         {"market.sources"},
         {"market.labour_market"},

@@ -9,6 +9,7 @@ import itertools
 import json
 import pkgutil
 import re
+import runpy
 import shlex
 import tomllib
 from pathlib import Path
@@ -589,3 +590,15 @@ def test_every_class_that_a_package_lists_has_a_page(package):
 @both_packages
 def test_inner_parts_are_left_out_of_search(package):
     assert (ROOT / "docs" / "api" / f"inner_{package.__name__}.md").read_text().startswith("---\nnosearch: true\n---\n")
+
+
+@pytest.mark.parametrize("env_id", ["JobRec-v0", "JobRecCareer-v0"])
+def test_the_sites_page_of_an_environment_shows_the_spaces_of_this_environment(env_id):
+    pytest.importorskip("sphinx", reason="needs the extra 'docs'")
+    module, _, name = gym.spec(env_id).entry_point.partition(":")
+    shown = runpy.run_path(str(ROOT / "docs/conf.py"))["docstring_as_markdown"](
+        getattr(importlib.import_module(module), name)
+    )
+    assert f'`gymnasium.make("{env_id}")`' in shown
+    for key, space in gym.make(env_id).observation_space.items():
+        assert f"`{key}`: `{space}`" in shown

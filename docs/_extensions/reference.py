@@ -1,8 +1,8 @@
-"""The reference: a page for each public class, made from markers in ``docs/api``, and a search that finds these first.
+"""The reference: a page for each public class, made from markers in ``docs/api``, and a search without inner parts.
 
-A page of ``docs/api`` says ``<!-- site: module jobrec_gym.wrappers -->`` where a module's docstring, a table of its
-classes and its functions are to stand. Each class of the table gets a page of its own beneath ``api/classes``, which
-git ignores. ``without A B`` leaves names out that another page documents.
+A page of ``docs/api`` says ``<!-- site: module jobrec_gym.wrappers -->`` where the module's docstring, a table of
+its classes, and its functions are inserted. Each class of the table gets a page of its own beneath ``api/classes``,
+which git ignores. ``without A B`` leaves out the names A and B, which another page documents.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["ModuleOfReference", "setup"]
 _MARKER = re.compile(r"^<!-- site: module (?P<name>[\w.]+)(?: without (?P<without>[\w ]+))? -->$", re.MULTILINE)
 _CLASSES = "api/classes"
 _INNER = "api/inner"
-"""Pages whose names begin so are about inner parts: no search finds them."""
+"""Pages whose names begin with this text are about inner parts: no search finds these pages."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ModuleOfReference:
     """A module as the reference shows it.
 
     Args:
-        name: Of the module, with its dots.
+        name: Name of the module, with its dots.
         without: Names of its ``__all__`` that are documented elsewhere.
     """
 
@@ -43,7 +43,7 @@ class ModuleOfReference:
 
     @classmethod
     def on_page(cls, text: str) -> Iterator[ModuleOfReference]:
-        """Those that the markers of a page name."""
+        """The modules that the markers of a page name."""
         for marker in _MARKER.finditer(text):
             yield cls.of(marker)
 
@@ -67,11 +67,11 @@ class ModuleOfReference:
 
     @property
     def classes(self) -> dict[str, type]:
-        """Those of the members that get a page."""
+        """The members that are classes. Each of them gets a page."""
         return {name: member for name, member in self.members.items() if inspect.isclass(member)}
 
     def as_rst(self) -> str:
-        """What stands on the page in place of the marker."""
+        """The reStructuredText that replaces the marker of this module."""
         parts = [f".. automodule:: {self.name}\n   :no-members:"]
         if self.classes:
             rows = [
@@ -91,7 +91,7 @@ class ModuleOfReference:
         """The page of a class, as reStructuredText."""
         face = self.name.split(".")[0]
         origin = face if name in importlib.import_module(face).__all__ else self.name
-        # In no table of contents: a hundred classes would be in the navigation of every page, and cost each its time.
+        # An orphan is in no table of contents: a hundred classes in every page's navigation would take time.
         lines = [":orphan:", "", name, "=" * len(name), ""]
         lines += [f"``from {origin} import {name}`` (:doc:`all of {face} </api/{face}>`)", ""]
         methods = [
@@ -107,17 +107,18 @@ class ModuleOfReference:
 
 
 class PublicFirst(PythonDomain):
-    """Python's objects; a search looks through public ones, and finds a class once."""
+    """The domain of Python's objects. A search finds only public objects, and each class once."""
 
     def get_objects(self) -> Iterator[tuple[str, str, str, str, str, int]]:
-        """As every domain; a priority of -1 hides an object from search."""
+        """The objects for the search, as in every domain; a priority of -1 hides an object from the search."""
         for name, shown, kind, page, anchor, priority in super().get_objects():
-            is_hidden = page.startswith(_INNER) or page == f"{_CLASSES}/{name}"  # its title is found already
+            # The search finds a class's page by its title already.
+            is_hidden = page.startswith(_INNER) or page == f"{_CLASSES}/{name}"
             yield name, shown, kind, page, anchor, -1 if is_hidden else priority
 
 
 def _write_pages(app: Sphinx) -> None:
-    """Writes the page of each class, where it is not there as it should be, and removes what is no longer named."""
+    """Writes each class's page if it is missing or has changed, and removes pages that no marker asks for."""
     folder = Path(app.srcdir) / _CLASSES
     folder.mkdir(exist_ok=True)
     wanted = {}
@@ -137,12 +138,15 @@ def _fill_modules(app: Sphinx, docname: str, source: list[str]) -> None:
 
 @dataclass(frozen=True)
 class SharedNavigation:
-    """The navigation on pages that it does not list, classes and source code: only their depth makes a difference."""
+    """One navigation for all pages of classes and of source code at the same depth of folders.
+
+    The navigation lists none of these pages, so only relative links, which depend on the depth, differ between them.
+    """
 
     kept: dict[Any, str] = field(default_factory=dict)
 
     def __call__(self, app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object) -> None:
-        """Lets such a page take what another one of its depth had computed."""
+        """Gives a page of a class or of source code the navigation that was computed for another page of its depth."""
         if not pagename.startswith(("_modules/", f"{_CLASSES}/")):
             return
         toctree, depth = context["toctree"], pagename.count("/")
@@ -157,9 +161,9 @@ class SharedNavigation:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Connects what is above."""
+    """Connects the functions and classes above to Sphinx."""
     app.add_domain(PublicFirst, override=True)
     app.connect("builder-inited", _write_pages)
     app.connect("source-read", _fill_modules)
-    app.connect("html-page-context", SharedNavigation(), priority=400)  # before the theme asks for it
+    app.connect("html-page-context", SharedNavigation(), priority=400)  # before the theme asks for the navigation
     return {"parallel_read_safe": True, "parallel_write_safe": True}

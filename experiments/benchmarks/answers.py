@@ -30,7 +30,8 @@ def answer_rows(seconds: float) -> Iterator[Row]:
     """Measures rewards of the recorded market's pairs in batches of 256, from three sources of decisions.
 
     The sources are a cache file, decisions that the process has already read, and the shipped recording. The figure for
-    the file is the median of some new simulators, which must also encode the documents of all applicants and jobs.
+    the file is the median over some new simulators, each of which must also encode the documents of all applicants and
+    jobs.
     """
     market = load_market("recorded")
     n_jobs = len(market.jobs)

@@ -108,7 +108,7 @@ def _opening(table: str, market: LabourMarket) -> Row:
         f"{table}: a saved market opens again",
         seconds_per_call(lambda: LabourMarket.load(folder)),
         "s",
-        "0.1 s, as it was when types, offsets and ranges were not yet checked each time",
+        "0.1 s, the time of versions that did not check types, offsets and ranges",
         0.4,
         "at most",
         {"unverified": seconds_per_call(lambda: LabourMarket.load(folder, verify=False)), "with digests": digests},
@@ -183,7 +183,7 @@ def _serving_process(market: LabourMarket, exact_up_to: int) -> dict[str, Any]:
 
 
 def _build_index(market: LabourMarket) -> dict[str, Any]:
-    """Builds the index, unless it exists together with a note on how long building took. Returns the note."""
+    """Builds the index if it, or the note on how long building took, does not exist yet. Returns the note."""
     file = index_file(market)
     assert file is not None, "the market was saved"
     note = file.with_suffix(".json")

@@ -94,7 +94,7 @@ def _reward_rows(timing: dict[str, Any]) -> Iterator[Row]:
     planted = _stepper(VectorFeedbackReward(_native(64, "ids"), RuleSimulator(seed=0)))
     for _ in range(_MEETINGS):
         planted()
-    half = {"steps": 1, "start": 0.5, "end": 0.5}  # both rewards in each step
+    half = {"steps": 1, "start": 0.5, "end": 0.5}  # each step has both parts of the reward
     bare = _stepper(_native(64, "ids"))
     on_recorded = [_native(64, "ids", market="recorded", split="all", job_split="all") for _ in range(2)]
     for name, rewarded, without in (

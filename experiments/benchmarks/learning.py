@@ -118,7 +118,7 @@ def _against_dqn(n_steps: int, timing: dict[str, Any]) -> Iterator[Row]:
     theirs = _steps(dqn, n_steps)
     for planning_steps, goal in ((0, 6.0), (PLANNING_STEPS, 1.5)):
         for observation in ("features", "ids"):
-            # More steps of ours at a time, so that both are timed for about as long.
+            # DynaQ makes more steps at a time than DQN, so that both are timed for about as long.
             own_steps = n_steps * (6 if planning_steps == 0 else 2)
             ratio, other, own = ratio_of(theirs, _steps(_agent(observation, planning_steps), own_steps), **timing)
             details = {"steps_per_second": own_steps / own, "steps_per_second_of_dqn": n_steps / other}

@@ -89,7 +89,7 @@ def plot_scaling(curves: Mapping[str, Curve], path: Path) -> None:
 
 def _curve(sizes: Sequence[int], seconds: float, make: Callable[[int], Callable[[], Any]]) -> Curve:
     calls = {size: make(size) for size in sizes}
-    # The smallest of three, measured by turns, so that other processes do not look like growth.
+    # The smallest of three times, measured by turns, so that other processes do not look like growth.
     rounds = [{size: seconds_per_call(call, seconds=seconds / 3) for size, call in calls.items()} for _ in range(3)]
     return {size: min(measured[size] for measured in rounds) for size in sizes}
 

@@ -40,7 +40,7 @@ def startup_rows(rounds: int) -> Iterator[Row]:
 
 
 def _in_turn(left: str, right: str, rounds: int, bytecode: str) -> tuple[list[float], list[float], list[float]]:
-    for code in (left, right):  # once, to compile modules that are not compiled yet
+    for code in (left, right):  # each runs once before, to compile modules that are not compiled yet
         _seconds(code, bytecode)
     pairs = [(_seconds(left, bytecode), _seconds(right, bytecode)) for _ in range(rounds)]
     return [a / b for a, b in pairs], [a for a, _ in pairs], [b for _, b in pairs]

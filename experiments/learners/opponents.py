@@ -178,7 +178,7 @@ class OracleRecommender(Recommender):
             raise ValueError(
                 f"`obs` shows an applicant whom market {self._market.name!r} of the environment does not have, and the "
                 "oracle knows the truth of its own applicants alone: where people are held out of the market, as in "
-                "experiments.replay, leave it out."
+                "experiments.replay, leave the oracle out."
             )
         applicants = np.array([self._applicant_ids[key] for key in keys])
         return self._truth.expected_reward(applicants[:, None], self._job_ids(obs))

@@ -67,7 +67,7 @@ class VowpalWabbit(Recommender):
         self._cosine = self._cosine_spread()
 
     def q_values(self, obs: Obs) -> NDArray[np.float64]:
-        """Probabilities (n, k) with which each candidate would be chosen. The best known one has the highest."""
+        """Probabilities (n, k) with which candidates would be chosen. The candidate that seems best has the highest."""
         return np.stack([self._probabilities(lines) for lines in self._lines(obs)])
 
     def save(self, path: Path) -> None:  # type: ignore[override]

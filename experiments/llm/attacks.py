@@ -78,7 +78,7 @@ _TEXTS = (
 def _twice(number: int, name: str, text: str) -> list[Attack]:
     """Two attacks with one payload, in a job and in a resume.
 
-    One is in a text, the other in a list of skills. Which is which changes from one payload to the next.
+    If the payload is in a text of the job, it is in the skills of the resume; for the next payload the other way round.
     """
     in_job, in_resume = (("title", "hard_skills"), ("hard_skills", "experience"))[number % 2]
     return [Attack(name, "job", in_job, text), Attack(name, "applicant", in_resume, text)]

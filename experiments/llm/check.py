@@ -91,7 +91,7 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(f"error: {error}") from error
     path = Path(HydraConfig.get().runtime.output_dir) / "check.json"
     header, rows = ["measure", "value", "95 % interval", "n"], _table(result)
-    named = [[row[0].strip(), *row[1:]] for row in rows]  # printed ones are indented
+    named = [[row[0].strip(), *row[1:]] for row in rows]  # the printed table indents some names
     write_json(path, {**result, "commit": commit_of_checkout(), "tables": [{"header": header, "rows": named}]})
     print(f"{result['simulator']} on market {market.name!r}\n")
     print(format_table(header, rows))
@@ -345,7 +345,7 @@ class _Asked:
             **_figure("reward_range", np.ptp(rewards, axis=0)),
             **_figure("probability_range", np.ptp(probability, axis=0)),
             "mean_reward": {name: _mean(row) for name, row in zip(begins, rewards, strict=True)},
-            # Differences within pairs, so that good and bad pairs do not widen the intervals.
+            # These are differences within pairs, so that good and bad pairs do not widen the intervals.
             "less_the_mean": {
                 name: _figure("reward", row - rewards.mean(axis=0)) for name, row in zip(begins, rewards, strict=True)
             },

@@ -136,7 +136,7 @@ class Comparison:
     """A prior, and the same prior without one of its sources.
 
     Attributes:
-        words: Its name in tables. If it does not say what a prior is compared with, then a prior with the model is
+        words: Its name in tables. If the name does not say what a prior is compared with, a prior with the model is
             compared with the same prior without the model, and the cosine with no prior.
         prior: The prior with the source.
         without: The prior without the source.
@@ -437,7 +437,8 @@ def table_rows(runs: Runs, alignments: Sequence[float]) -> list[list[str]]:
 def score_table(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> list[Table]:
     """Tables of scores: one for each noise, then another one for each noise under the project's planted truth.
 
-    The rows of the first ones are priors and alignments. All tables include the learned trust in the model.
+    The tables of the first kind have a row for each prior and alignment. All tables include the learned trust in the
+    model.
     """
     some = next(iter(runs.values()))
     checkpoints = list(some["score"])
@@ -483,9 +484,9 @@ def cost_table(runs: Runs, alignments: Sequence[float], noises: Sequence[float])
     """A table of what a source costs and saves, compared with the same agent without it.
 
     Its columns are the loss of score after 50, 100 and 200 answers; by which share the regret of the 51st to the 200th
-    answer is larger than without the source; and the share of the regret of the first 100 answers that is saved. They
-    are means over noises and seeds, with standard errors over seeds. The error of a share is that of a ratio of two
-    means. If a run is too short, there is no table.
+    answer is larger than without the source; and the share of the regret of the first 100 answers that is saved. All
+    columns are means over noises and seeds, with standard errors over seeds. The error of a share is that of a ratio of
+    two means. If a run is too short, there is no table.
     """
     if not _has_all_checkpoints(runs):
         return []
@@ -514,7 +515,7 @@ def cost_table(runs: Runs, alignments: Sequence[float], noises: Sequence[float])
 def means_tables(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> list[Table]:
     """Two tables of scores and regret as means over noises, with standard errors over seeds.
 
-    The first is for the planted truth, the second for the recorded one. If a run is too short, there is none.
+    The first is for the planted truth, the second for the recorded one. If a run is too short, there are no tables.
     """
     if not _has_all_checkpoints(runs):
         return []
@@ -589,7 +590,7 @@ def goals_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -
         share the regret of the 51st to the 200th interaction is larger than without the source. ``saved``, by prior
         and noise: the share of the regret of the first 100 interactions that the model saves at an alignment of 1.
         ``told``, by prior and noise, after 20 and after 50 answers: each run at alignment 1 is compared with each run
-        at alignment 0. This is the share of comparisons in which the run at alignment 1 trusts the model more. If a
+        at alignment 0; this is the share of comparisons in which the run at alignment 1 trusts the model more. If a
         run is too short, the whole result is empty.
     """
     if not _has_all_checkpoints(runs):
@@ -704,7 +705,7 @@ def figure_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) 
     Alignments from 0 on and below 0 are two scales, see :func:`corrupted`. So a vertical line parts them, and no line
     joins figures of both.
     """
-    # Not at the top: `--help` is answered without it.
+    # Not at the top: `--help` is answered without Matplotlib.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4 * (len(noises) + 1), 3.6), layout="constrained")

@@ -66,8 +66,8 @@ def record_market(
         chunk: Pairs in one batch.
 
     Raises:
-        ValueError: If the simulator is in mode ``"decision"``, or ``quantiles`` are no three rising shares. Nobody is
-            asked then.
+        ValueError: If the simulator is in mode ``"decision"``, or ``quantiles`` are no three rising shares. No
+            question is asked then.
         FeedbackError: If the simulator's policies for failures say so, or no pair was answered.
     """
     shares = rising_shares(quantiles)

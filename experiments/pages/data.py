@@ -74,7 +74,7 @@ class ReportData:
 
     @cached_property
     def truths(self) -> dict[str, list[Run]]:
-        """Runs by the pairs and the truth of their scores. There is one entry unless each seed has its own."""
+        """Runs by the pairs and truth of their scores: several entries if seeds have pairs or truths of their own."""
         truths: dict[str, list[Run]] = {}
         for run in self.runs:
             truths.setdefault(mark_of(run.summary["references"]), []).append(run)

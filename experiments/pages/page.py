@@ -26,7 +26,7 @@ __all__ = ["write_report"]
 Groups = Mapping[str, Sequence[Run]]
 
 _MOST_COLUMNS = 12
-"""Most columns of a table, so that it is not wider than the page."""
+"""The largest number of columns of a table, so that the table is not wider than the page."""
 
 _ENDS = re.compile(r"(?<=[=_])(?=.)|(?<=[,./])(?=[^\W\d])")
 """Places at which a line can end in a name, such as those in ``algo.buffer_size=10,total_timesteps=20``."""
@@ -35,11 +35,11 @@ _EXPLAINED = {
     "score": "0 is a random choice, 1 the best one under the truth",
     "mean reward": "Mean expected reward of the greedy choice",
     "apply rate": "Share of greedy choices that the applicant would apply to, without noise",
-    "nDCG@10": "Quality of the first ten places of the ranking, gain = expected reward, negative counts as 0",
-    "MRR": "Mean of 1 / rank of the first job that the applicant would apply to, over the sets that hold one",
-    "hit@1": "Share of sets whose best-ranked job the applicant would apply to, over the sets that hold one",
-    "hit@5": "Share of the same sets with such a job among the five that are ranked best",
-    "hit@10": "Share of the same sets with such a job among the ten that are ranked best",
+    "nDCG@10": "Quality of the first ten places of the ranking, gain = expected reward, a negative one counts as 0",
+    "MRR": "Mean of 1 / rank of the first job that the applicant would apply to, over the sets that hold such a job",
+    "hit@1": "Of the sets with a job that the applicant would apply to: the share in which the best-ranked job is one",
+    "hit@5": "Of the sets with a job that the applicant would apply to: the share with one among the five ranked best",
+    "hit@10": "Of the sets with a job that the applicant would apply to: the share with one among the ten ranked best",
     "return": "Sum of the expected rewards over a greedy episode, discounted at the agent's gamma. Where "
     "answers move the applicant: sum of the rewards that were paid",
     "regret": "Expected reward of the best choice minus that of the agent's choice, mean over recommendations",
@@ -82,7 +82,7 @@ def write_report(
         runs: Finished runs, at least one.
         folder: Folder of the page. It is made if it does not exist.
         title: Title of the page.
-        unfinished: Words about runs that are not in it.
+        unfinished: Words about runs that are not finished, and so not on the page.
         study: What :func:`experiments.pages.sections.study.read_study` found beside these runs.
 
     Returns:
@@ -169,7 +169,7 @@ def _seed(run: Run) -> int:
 
 
 def _breakable(cell: str) -> Markup:
-    """A cell of a table in which a line can end after a sign within a name, and not between ± and its number."""
+    """Lets a line of a table's cell end after a sign within a name, but not between ± and its number."""
     parts = _ENDS.split(without_commands(cell).replace("± ", "±\u00a0"))
     return Markup("<wbr>").join(parts)
 

@@ -28,7 +28,7 @@ __all__ = ["BEST_POLICY", "Figure", "Line", "curves", "families", "level_paths",
 BEST_POLICY = "best policy"
 """The oracle's name in a picture of careers."""
 
-# None is near a colour of an agent.
+# None of these colours is near the colour of an agent.
 REFERENCE_COLOURS = {
     "random": "#6b6b6b",
     "cosine": "#a0003c",

@@ -30,7 +30,7 @@ def take_screenshots(page: Path, folder: Path) -> list[Path]:
 
     browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if browser is None:
-        raise RunError("`screenshots` needs Chromium: apt-get install chromium, or leave it out.")
+        raise RunError("`screenshots` needs Chromium: apt-get install chromium, or leave out `screenshots`.")
     pictures = []
     with tempfile.TemporaryDirectory() as scratch:
         for name, (width, height) in VIEWS.items():

@@ -32,12 +32,12 @@ _Scores = Mapping[tuple[int, str], float]
 
 
 class Difference(NamedTuple):
-    """A mean difference over seeds, and its interval.
+    """The mean difference of two groups' scores over seeds, and its interval.
 
     Attributes:
-        mean: Our score less theirs.
+        mean: The score of the first group less that of the second.
         half: Half the width of the interval; infinite for one seed.
-        n_seeds: Number of seeds that both have.
+        n_seeds: Number of seeds that both groups have.
     """
 
     mean: float
@@ -46,12 +46,12 @@ class Difference(NamedTuple):
 
     @property
     def side(self) -> int:
-        """1 if we are above, -1 if below, 0 if the seeds do not tell."""
+        """1 if the first group is above the second, -1 if it is below, 0 if the seeds do not tell the two apart."""
         return 0 if abs(self.mean) <= self.half else 1 if self.mean > 0 else -1
 
     @property
     def is_tie(self) -> bool:
-        """Whether seeds do not tell, and the mean is 0 to the three places of a table."""
+        """Whether the seeds do not tell the two apart, and the mean is 0 to the three places of a table."""
         return self.n_seeds > 0 and self.side == 0 and round(self.mean, _PLACES) == 0
 
     def __str__(self) -> str:
@@ -170,7 +170,7 @@ def on_shared_seeds(groups: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]
 
 
 def mean_score(runs: Sequence[Run]) -> float:
-    """The mean score over seeds, at least one."""
+    """The mean score over seeds. At least one run must have a score."""
     return float(np.mean(list(_scores(runs).values())))
 
 

@@ -31,7 +31,7 @@ def equal_windows(tables: Tables, column: str, length: float, sums: bool = False
     """Means of a column over windows of one length, at the windows' ends.
 
     A row holds the mean since the previous row. All interactions of a row count the same, so a window that ends between
-    two rows takes its share of the second. A window in which the column is not known at all is left out.
+    two rows takes its share of the second row. A window in which the column is not known at all is left out.
 
     Args:
         tables: Learning curves.

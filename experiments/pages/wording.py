@@ -119,7 +119,7 @@ def reward_in_words(config: Mapping[str, Any]) -> str:
     name = reward["_target_"].rpartition(".")[2].removeprefix("Vector")
     if name == "CosineReward":
         return f"paid the cosine similarity of applicant and job (scale {reward['scale']})"
-    asked = reward["simulator"] or config["env"]["simulator"]  # none: the environment's own
+    asked = reward["simulator"] or config["env"]["simulator"]  # a reward without a simulator asks the environment's
     decides = simulator_in_words(asked)
     if name == "HybridReward":
         schedule = reward["schedule"]

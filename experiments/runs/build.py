@@ -145,7 +145,7 @@ class Pretraining:
         epochs: How often the agent sees the pairs, but see ``n_pairs``; 0 for no pre-training.
         dataset: A file of ``experiments.make_dataset``; ``None`` if pairs are drawn.
         n_pairs: How many pairs are drawn. If the market has fewer, all are drawn, and there are more epochs, so that
-            there are as many updates. ``None`` draws all, and leaves the epochs as they are.
+            the number of updates stays the same. ``None`` draws all, and leaves the epochs as they are.
         scale: Scale of their rewards, see :func:`~experiments.runs.datasets.cosine_pairs`.
         seed: Seed of the draw.
     """
@@ -233,7 +233,7 @@ class Algorithm:
 
 
 class Task:
-    """A market, and environments on it with a reward. Each is made when it is first needed.
+    """A market, and environments on it with a reward. Market and environments are made when they are first needed.
 
     Args:
         config: A config with ``market`` and, if they are needed, ``simulator``, ``env`` and ``reward``.
@@ -276,7 +276,7 @@ class Task:
 
     @cached_property
     def env_options(self) -> dict[str, Any]:
-        """The keywords of one environment, except the market. Entries with a ``_target_`` are made."""
+        """The keywords of one environment, except the market. Entries with a ``_target_`` have become objects."""
         return {
             key: _make(self.config, "env", key) if isinstance(value, dict) and "_target_" in value else value
             for key, value in self.config["env"].items()
@@ -324,7 +324,7 @@ class Setup(Task):
 
     Attributes:
         config: The given config, with whole numbers for counts that are written as 1e3. A run's folder is recognised by
-            it.
+            this config.
         seed: Seed of environments, exploration and networks.
         total_timesteps: Interactions at the end.
         pretraining: Options of pre-training, before the first interaction.
@@ -369,7 +369,7 @@ class Setup(Task):
         """The simulator that knows expected rewards, bound to the market.
 
         Raises:
-            RunError: If the simulator does not know its expected rewards without being asked, like a language model.
+            RunError: If the simulator must be asked about a pair to know its expected reward, like a language model.
         """
         return self._truth(*self._truth_keys)
 

@@ -185,7 +185,7 @@ class CareerEvaluation:
         seed: Seed of the episodes.
 
     Raises:
-        RunError: If there are fewer applicants, or too few sets to estimate an error.
+        RunError: If there are fewer than ``n_applicants`` applicants, or too few sets to estimate an error.
     """
 
     def __init__(

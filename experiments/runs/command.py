@@ -64,13 +64,14 @@ def command(
 
     An error that a user can cause is reported in one line. With ``debug=true``, or ``HYDRA_FULL_ERROR=1``, every error
     is shown in full. Ctrl-C and SIGTERM end the command and its children: two lines say what was kept and how to
-    continue, and the exit code is 130 or 143. The folder of a run that has only Hydra's copy of its config is removed.
+    continue, and the exit code is 130 or 143. If the run's folder holds only Hydra's copy of the config, the folder is
+    removed.
 
     Args:
         config_path: Folder of the configs, relative to the function's file.
         config_name: Name of the primary config.
-        kept: Words for the work that is kept when the command is stopped; empty if it has to start again. ``{out}``
-            stands for the entry ``out`` of the config; if that is null, nothing is kept.
+        kept: Words for the work that is kept when the command is stopped; empty if the work has to start again.
+            ``{out}`` stands for the entry ``out`` of the config; if that is null, nothing is kept.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[..., Any]:
@@ -228,7 +229,7 @@ def _told(call: Callable[[], Any], given: Sequence[str], in_debug: bool, task: C
 
 @contextmanager
 def _threads_in_short(in_debug: bool) -> Iterator[None]:
-    """Reports in one line an error of a thread that a user can cause, unless the command ends with the same error."""
+    """Reports in one line an error of a thread that a user can cause, but not the error with which the command ends."""
     if in_debug:
         yield
         return

@@ -41,7 +41,7 @@ def cosine_pairs(
         job_split: Which jobs.
         scale: How the cosine c becomes a reward. ``"unit"``: ``(1 + c) / 2``. ``"raw"``: ``c``. ``"matched"``: ``c``
             scaled to the mean and standard deviation of feedback, :data:`~jobrec_gym.rewards.MATCHED`. ``"opposite"``:
-            ``-c`` scaled in the same way, which misleads an agent.
+            ``-c`` scaled like ``"matched"``, which misleads an agent.
 
     Returns:
         ``applicant_id`` int64 (n,), ``job_id`` int64 (n,), ``reward`` float32 (n,).

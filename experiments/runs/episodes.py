@@ -29,7 +29,7 @@ class Episode(NamedTuple):
         truncations: T flags.
         infos: T + 1 values of each entry; the value of step t is at ``t + 1``. ``propensity`` is the probability with
             which the action was chosen, NaN at 0. ``transition_valid`` is False if the reward has no meaning. The
-            others are ``applicant_id``, ``job_id`` (-1 at 0), ``candidate_ids`` (k,) and ``action_mask`` (k,).
+            other entries are ``applicant_id``, ``job_id`` (-1 at 0), ``candidate_ids`` (k,) and ``action_mask`` (k,).
     """
 
     seed: int
@@ -73,8 +73,8 @@ def logged_episodes(interactions: Interactions, env: gym.Env) -> Iterator[Episod
 
     Args:
         interactions: A log that says which jobs were shown.
-        env: A ``JobRec-v0`` on the same market, with as many candidates as each set of the log. Observations have its
-            form.
+        env: A ``JobRec-v0`` on the same market, with as many candidates as each set of the log. Observations have the
+            form that this environment gives them.
 
     Raises:
         ValueError: If a set has another size, or the environment is on another market.
@@ -147,7 +147,7 @@ def save_minari(dataset_id: str, episodes: Iterable[Episode], env: gym.Env, poli
         dataset_id: ``namespace/name-v0``.
         episodes: See :func:`record_episodes`.
         env: The environment in which they were played. Its spec is written into the data set, so that
-            ``recover_environment`` can make it again; it is left out if the market is not saved.
+            ``recover_environment`` can make the environment again; the spec is left out if the market is not saved.
         policy: Name of the behaviour policy.
         description: A description for later readers.
 

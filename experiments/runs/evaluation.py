@@ -501,7 +501,7 @@ def exposure(pairs: HeldOutPairs, chosen: NDArray[np.integer], market: LabourMar
 def prediction_quality(predicted: NDArray[Any], expected: NDArray[np.float64]) -> dict[str, float | None]:
     """``r2`` and Pearson ``correlation`` of predicted and expected rewards of one shape.
 
-    Both are ``None`` if the expected rewards do not vary; the correlation also if the predicted ones do not.
+    Both are ``None`` if the expected rewards do not vary; so is the correlation if the predicted rewards do not.
     """
     predicted, expected = predicted.ravel().astype(np.float64), expected.ravel()
     varies = float(np.square(expected - expected.mean()).sum())

@@ -140,11 +140,11 @@ class Run:
         import pandas as pd
 
         try:
-            known = self.summary.get("files", {}).get(file.name)  # runs of earlier versions have none
+            known = self.summary.get("files", {}).get(file.name)  # summaries of earlier versions have no digests
             if known is not None and _file_digest(file) != known:
                 raise ValueError("it was changed after the run ended")
             return pd.read_csv(file)
-        except (OSError, ValueError, pd.errors.ParserError) as error:  # an empty one is a ValueError
+        except (OSError, ValueError, pd.errors.ParserError) as error:  # an empty file raises a ValueError
             why = " ".join(str(error).split())[:160]
             raise RunError(f"{file} is no whole table: {why}. Run it again with resume=false.") from error
 
@@ -168,7 +168,7 @@ def read_run(folder: Path) -> Run:
 
 
 def with_log(config: Mapping[str, Any], log: Path) -> dict[str, Any]:
-    """A config whose simulator and reward, if they answer from a log, answer from the log in this folder."""
+    """A config whose simulator and reward, if they answer from a log, answer from the log at the path ``log``."""
     changed = dict(config)
     if _is_logged(config.get("simulator")):
         changed["simulator"] = {**config["simulator"], "interactions": str(log)}
@@ -190,7 +190,7 @@ def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] |
         name: Name of the argument that gave ``paths``, for messages.
 
     Raises:
-        RunError: If a path is missing, or there is no finished run in one of them.
+        RunError: If a path is missing, or a path has no finished run.
     """
     if paths is None:
         raise RunError(
@@ -303,7 +303,7 @@ def lock_run(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w") as file:
-        lock_file(file, f"another process is in this folder: {folder}. Wait for it, or choose another.")
+        lock_file(file, f"another process is in this folder: {folder}. Wait for it, or choose another folder.")
         # The file stays: if it were removed, two other processes could each lock a file of their own.
         yield
 
@@ -334,7 +334,7 @@ def clear_if_only(folder: Path, names: Collection[str]) -> bool:
         with lock_run(folder):
             shutil.rmtree(folder, ignore_errors=True)
     except (OSError, RunError):
-        return False  # another process is about to begin in it
+        return False  # another process is about to begin in this folder
     for above in folder.parents:
         if above == Path.cwd() or not above.is_relative_to(Path.cwd()):
             break
@@ -394,7 +394,7 @@ def as_written(value: Any) -> Any:
 
 
 def read_json(file: Path, way_out: str, kind: str = RESULTS_FORMAT, before: str = "") -> dict[str, Any]:
-    """The content that :func:`write_json` wrote. A file of an earlier release, which has no format, is read as it is.
+    """The content that :func:`write_json` wrote. A file of an earlier release has no format to check.
 
     Args:
         file: The file.

@@ -44,7 +44,7 @@ def help_of(config: Path) -> str:
     defaults = yaml.safe_load("\n".join(lines)).get("defaults", [])
     groups = [name for entry in defaults if isinstance(entry, dict) for name in entry if " " not in name]
     begin = _first(lines, r"defaults:") + 1
-    begin += _first(lines[begin:], r"\S")  # after the list, which is indented
+    begin += _first(lines[begin:], r"\S")  # entries begin after the list of defaults, which is indented
     entries = "\n".join(lines[begin : _first(lines, r"hydra:")]).strip()
     parts = ["\n".join(top)]
     if groups:

@@ -41,8 +41,8 @@ def probability_of_improvement(ours: NDArray[np.float64], theirs: NDArray[np.flo
     """Share of the seeds for which our value is above theirs, (n,) each in the same order; a tie counts one half.
 
     Seeds take the place of the tasks in Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical
-    Precipice", NeurIPS 2021, because each seed has a truth and candidate sets of its own. They are compared pair by
-    pair.
+    Precipice", NeurIPS 2021, because each seed has a truth and candidate sets of its own. Our value
+    and theirs are compared seed by seed.
     """
     return float(metrics.probability_of_improvement(ours[None], theirs[None]))
 

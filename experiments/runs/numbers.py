@@ -55,7 +55,7 @@ _COMMON = (
 """Entries that mean the same in all commands that have them, with the smallest and the largest number."""
 
 _NEVER_NULL = ("seed", "n_seeds", "threads", "n_jobs", "reps", "n_resamples", "n_folds", "k", "repeats", "port")
-"""Common entries that are numbers in every command. Others may be null, which has a meaning of its own there."""
+"""Common entries that are numbers in every command. In other common entries null has a meaning of its own."""
 
 _COMMON_SWITCHES = ("trust", "resume", "vectors")
 """Common entries that are true or false."""
@@ -92,7 +92,7 @@ def require_common(cfg: DictConfig) -> None:
         RunError: For the first wrong entry.
     """
     if OmegaConf.is_dict(cfg.get("sizes")) and "size" in cfg:
-        require_known("size", [cfg.size], list(cfg.sizes), "`sizes`")  # other entries take their values from there
+        require_known("size", [cfg.size], list(cfg.sizes), "`sizes`")  # other entries take their values from `sizes`
     given: Any = OmegaConf.to_container(cfg, resolve=False)
     for name, value in given.items():
         if value == "" or (isinstance(value, list) and "" in value):

@@ -33,7 +33,7 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], n_jobs: 
     """
     if not items:
         return
-    # Spawned, because a forked process would inherit locks of the threads of torch and BLAS.
+    # Processes are spawned, because a forked process would inherit locks of the threads of torch and BLAS.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(n_jobs, len(items)), mp_context=context, initializer=_begin_process) as pool:
         futures = {pool.submit(work, item): item for item in items}
@@ -56,7 +56,7 @@ def _begin_process() -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process with its parent. Otherwise it would wait for work for ever if the parent were killed."""
+    """Ends this process with its parent. A process whose parent was killed would else wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "only processes of a pool are begun"
     parent.join()

@@ -1,12 +1,14 @@
-"""Writes each person's best jobs to a file. It is made in parts, so that a kill loses little, and appears whole."""
+"""Writes each person's best jobs to a file that appears whole. Lists are made in parts, so that a kill loses little."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import datetime
 import hashlib
 import importlib
 import json
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,15 +28,22 @@ from experiments.runs.trust import require_trust
 from jobrec_gym import LabourMarket, Recommendation, load_market, recommend_each
 from jobrec_gym.extras import install_command
 from jobrec_gym.loaders.newcomers import newcomers_of
+from jobrec_gym.loaders.pairs import read_pairs
 from jobrec_gym.loaders.reading import kind_of
 from jobrec_gym.market import Population, Split
 from jobrec_gym.market.context import Side
+from jobrec_gym.market.dates import open_jobs
+from jobrec_gym.market.keys import named_rows
+from jobrec_gym.market.remembered import remembered
 from jobrec_gym.market.verified import array_digest
 from jobrec_gym.prior_sources import LESS_JOB_MEAN, SourcedPairValues, less_own_means
+from jobrec_gym.problem import require_count, require_flag
 from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import whole_file
 
 __all__ = ["COLUMNS", "Ranking", "rank_people", "ranking_of_run"]
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("applicant_key", "rank", "job_id", "job_key", "title", "score", "cosine", "shared", "missing")
 """Columns of a ranked file, which has one row for each recommendation. ``shared`` and ``missing`` are lists of
@@ -79,7 +88,7 @@ def ranking_of_run(
     Args:
         folder: The folder of the run; ``None`` for the cosine.
         market: An entry ``market`` of a config that replaces the run's market, for instance a catalogue that has grown.
-            Without it and without a run, it is the default market.
+            Without this entry and without a run, the default market is taken.
         agent: ``"cosine"`` takes only the market of the run, and ranks by the cosine.
         trust: See :func:`~experiments.runs.saved.load_run`.
 
@@ -116,7 +125,7 @@ def ranking_of_run(
             "take a run of algo=dynaq_plus, say, or agent=cosine."
         )
     shown = {key: setup.env_options[key] for key in _SHOWN if key in setup.env_options}
-    shown["pair_features"] = list(setup.env.unwrapped.pair_feature_names)  # with those of `prior_sources`
+    shown["pair_features"] = list(setup.env.unwrapped.pair_feature_names)  # these include those of `prior_sources`
     if SourcedPairValues(setup.market, (), 0.0, shown.get("prior_sources") or {}).is_live:
         raise RunError(
             f"`run`: the agent of {run.folder} reads what a live language model says of each pair "
@@ -136,6 +145,10 @@ def rank_people(
     split: Split = "all",
     n: int = 10,
     exclude: Sequence[int | str] = (),
+    applied: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+    reading_applied: Mapping[str, Any] | None = None,
+    open_at: str | datetime.date | None = None,
+    distinct: bool = False,
     resume: bool = True,
 ) -> int:
     """Writes the ``n`` best jobs of each of many people.
@@ -152,41 +165,63 @@ def rank_people(
         split: Which of the market's own applicants.
         n: How many jobs for each person.
         exclude: Jobs to leave out for all people, by row or by key.
+        applied: A file of pairs, a person's key and a job's key: nobody gets a job that stands beside their key. Or
+            several such files.
+        reading_applied: How these files are read, see :func:`~jobrec_gym.loaders.pairs.read_pairs`.
+        open_at: When the jobs must be open, as in :func:`jobrec_gym.recommend`.
+        distinct: Whether only one of equal postings is listed, as in :func:`jobrec_gym.recommend`.
         resume: Whether to continue from ``OUT.part``.
 
     Returns:
         How many people are in the file.
 
     Raises:
-        RunError: If the ending is unknown, the split is empty, ``out`` is the file of people itself or a folder, or
-            another process writes the same file. Also if the agent reads numbers that are means over the people of the
+        RunError: If the ending is unknown, the split is empty, ``out`` is a file that is read or a folder, or another
+            process writes the same file. Also if the agent reads numbers that are means over the people of the
             market (``less_job_mean: true``) and ``applicants`` gives others.
-        ValueError: If the file of people is wrong, and as in :func:`jobrec_gym.recommend`.
+        ValueError: If the file of people or of pairs is wrong, and as in :func:`jobrec_gym.recommend`.
     """
     out = Path(out)
     write = _writer(out)
     market = ranking.market
+    require_count("n", n)
+    require_flag("distinct", distinct)
+    if isinstance(exclude, str | Mapping) or not isinstance(exclude, Iterable):
+        raise RunError(f"`exclude` must list jobs by row or by key, [] for none, got {exclude!r:.80}.")
+    files = [applied] if isinstance(applied, str | os.PathLike) else [] if applied is None else applied
+    if not isinstance(files, Sequence) or not all(isinstance(file, str | os.PathLike) for file in files):
+        raise RunError(f"`applied` must name a file of pairs or list such files, null for none, got {applied!r:.80}.")
+    for_all = np.unique(named_rows("job", market.jobs.keys, exclude))
+    if open_at is not None and not open_jobs(market, open_at).any():  # a wrong time is refused before writing
+        logger.warning("No job of market %r is open at %s, so all lists are empty.", market.name, open_at)
     if applicants is None:
         rows = market.applicants.rows(split)
         if not len(rows):
             raise RunError(f"`split`: market {market.name!r} has no applicants of split={split}; take split=all.")
         n_people, people_of = len(rows), lambda start, stop: (market, rows[start:stop])
+        keys = market.applicants.keys
         source: tuple[str, str] = _digest_of(market, "applicants"), split
     else:
         _refuse_means_over_people(ranking)
         people = kind_of(applicants)[1]
-        if out.exists() and people.exists() and out.samefile(people):
-            raise RunError(f"`out` is the file of people, {out}: give it another name.")
+        _refuse_to_write_over(out, people, "people")
         newcomers = newcomers_of(market, applicants, **(reading or {}))
         n_people = len(newcomers)
+        keys = np.array([record.key for record in newcomers.records])
 
         def people_of(start: int, stop: int) -> tuple[LabourMarket, Any]:
             new = newcomers.on_market(slice(start, stop))
             return new, np.arange(len(new.applicants))
 
-        source = _sha256(people), repr(newcomers.records[0])
+        source = _sha256(people), repr([newcomers.records[0], remembered(market.origin)])
+    pairs: dict[str, NDArray[np.int64]] = {}
+    for file in files:
+        _refuse_to_write_over(out, kind_of(file)[1], "pairs")
+        for key, done in read_pairs(file, keys, market.jobs.keys, **(reading_applied or {})).items():
+            pairs[key] = np.union1d(pairs.get(key, done), done)
     jobs = _digest_of(market, "jobs")
-    task = [ranking.made_by, ranking.observation, jobs, source, n, list(exclude), dict(reading or {})]
+    task: list[Any] = [ranking.made_by, ranking.observation, jobs, source, n, for_all.tolist(), dict(reading or {})]
+    task += [{key: done.tolist() for key, done in pairs.items()}, open_at, distinct]
     batch_size = max(1, _PAIRS // len(market.jobs))
     with (
         _Part(out, task, resume) as part,
@@ -194,7 +229,19 @@ def rank_people(
     ):
         while part.n_done < n_people:
             here, ids = people_of(part.n_done, part.n_done + _PEOPLE)
-            lists = recommend_each(ranking.agent, here, ids, n, exclude, ranking.observation, batch_size)
+            named = {row: pairs.get(str(here.applicants.keys[row]), ()) for row in ids.tolist()}
+            left_out = {None: for_all, **named}
+            lists = recommend_each(
+                ranking.agent,
+                here,
+                ids,
+                n,
+                left_out,
+                ranking.observation,
+                batch_size,
+                open_at=open_at,
+                distinct=distinct,
+            )
             for start in range(0, len(ids), _WRITTEN):
                 some = ids[start : start + _WRITTEN]
                 part.add([[str(here.applicants.keys[one]), _plain(next(lists))] for one in some.tolist()])
@@ -202,6 +249,11 @@ def rank_people(
         write(out, _rows(part.read()))
         part.remove()
     return n_people
+
+
+def _refuse_to_write_over(out: Path, file: Path, what: str) -> None:
+    if out.exists() and file.exists() and out.samefile(file):
+        raise RunError(f"`out` is the file of {what}, {out}: give it another name.")
 
 
 def _refuse_means_over_people(ranking: Ranking) -> None:
@@ -365,7 +417,10 @@ def _sha256(place: Path) -> str:
 
 
 def _digest_of(market: LabourMarket, side: Side) -> str:
-    """Digest of all that an agent may read and a list may say of one side. A saved market knows that of job vectors."""
+    """Digest of all that an agent may read and a list may say of one side.
+
+    A saved market knows the digest of its job vectors.
+    """
     population: Population = getattr(market, side)
     known = market.job_vectors_sha256 if side == "jobs" else None
     arrays: list[NDArray[Any] | None] = [*population.tables().values(), market.title_vectors, market.experience_vectors]

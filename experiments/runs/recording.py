@@ -118,7 +118,7 @@ class InteractionRecorder(VectorWrapper):
         """Restores what :meth:`get_state` gave."""
         self._shown = np.array(state["shown"], dtype=np.int64)
         self._allowed = np.array(state["allowed"], dtype=bool)
-        # Checkpoints of earlier versions, which were always written right after a row of the curve, lack the following.
+        # Checkpoints of earlier versions, which were always written right after a row of the curve, lack these entries.
         rows = state.get("rows")
         self._rows = [] if rows is None else [Interactions(**rows)]
         self._components = {name: [values] for name, values in state.get("components", {}).items()}
@@ -132,8 +132,8 @@ class InteractionRecorder(VectorWrapper):
 class AtInteractions(BaseCallback):
     """Calls a function after some numbers of interactions, when all updates that are due by then are done.
 
-    If none is due, because the agent updates only after many steps, as PPO does, the call comes one step later. The
-    agent has not changed by then. Interactions are counted from the start of ``learn``.
+    If no update is due, because the agent updates only after many steps, as PPO does, the call comes one step later.
+    The agent has not changed by then. Interactions are counted from the start of ``learn``.
 
     Args:
         points: Numbers of interactions after which it is called.
@@ -194,7 +194,8 @@ class LearningCurve(BaseCallback):
         checkpoint_interval: Interactions between calls of ``save_checkpoint``, each right after a row; ``None`` for no
             calls.
         save_checkpoint: Function that writes a checkpoint; ``None`` for an algorithm that has none.
-        waiting: A signal that may wait. The run ends at the next moment at which a checkpoint is complete.
+        waiting: A signal that may wait. The run ends as soon as all updates that are due are done, and a checkpoint is
+            written then. Without ``save_checkpoint`` it ends at the next step.
     """
 
     def __init__(
@@ -244,7 +245,7 @@ class LearningCurve(BaseCallback):
         self._write_if_due()
 
     def _on_rollout_start(self) -> None:
-        # Not on a step, because the updates of the interactions are done only now.
+        # Rows are written here and not on a step, because the updates of the interactions are done only now.
         self._write_if_due()
         self._end_if_asked()
 
@@ -475,7 +476,7 @@ def rows_until(path: Path, column: str, last: float) -> list[list[str]]:
         with path.open(newline="") as file:
             lines = file.read().splitlines(keepends=True)
         if lines and not lines[-1].endswith("\n"):
-            lines.pop()  # a kill cut it short
+            lines.pop()  # a kill has cut the last line short
         header, *rows = list(csv.reader(lines)) or [[]]
         if not header:
             return []

@@ -17,7 +17,7 @@ def mean_references(scored: Iterable[References]) -> dict[str, dict[str, float |
     """Means of the references' metrics over distinct pairs and truths, each of which counts once.
 
     Each seed of a sweep can have held-out pairs and a truth of its own. The references of one run then say nothing of
-    the others.
+    the other runs.
 
     Args:
         scored: The references' metrics of each run, at least one.

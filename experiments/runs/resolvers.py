@@ -33,7 +33,7 @@ def _python_here() -> str:
 
 def _gamma_of_plus(env_id: str) -> float:
     """The discount of ``DynaQ.plus``, which looks ahead if answers change the applicant."""
-    # Not at the top: it imports torch.
+    # Not at the top: `dynaq_algo` imports torch.
     from dynaq_algo.plus import plus_arguments
 
     gamma: float = plus_arguments(has_pairs=True, has_progress=env_id == "JobRecCareer-v0", overrides={})["gamma"]
@@ -51,11 +51,11 @@ def _split(override_dirname: str) -> list[str]:
     return [item for item in items if item]
 
 
-# Cached, so that each job of a sweep gets the name with which the sweep began.
+# The folder is cached, so that each job of a sweep gets the name with which the sweep began.
 OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
 OmegaConf.register_new_resolver("python_here", _python_here, replace=True)
 OmegaConf.register_new_resolver("gamma_of_plus", _gamma_of_plus, replace=True)
 OmegaConf.register_new_resolver("first", lambda *nodes: next(node for node in nodes if node is not None), replace=True)
-OmegaConf.register_new_resolver("add", lambda *terms: reduce(operator.add, terms), replace=True)  # lists, too
+OmegaConf.register_new_resolver("add", lambda *terms: reduce(operator.add, terms), replace=True)  # joins lists, too
 OmegaConf.register_new_resolver("mul", lambda *factors: reduce(operator.mul, factors), replace=True)

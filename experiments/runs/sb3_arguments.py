@@ -13,7 +13,7 @@ __all__ = ["as_sb3_wants", "require_sb3_arguments"]
 
 _SB3 = ("stable_baselines3.", "sb3_contrib.", "experiments.learners.flat_dqn.")
 _AS_IN_SB3 = (*_SB3, "dynaq_algo.")
-"""Packages of learners that take an argument in the form that Stable-Baselines3 wants; ours check it themselves."""
+"""Packages of learners that take ``train_freq`` as Stable-Baselines3 does; ``dynaq_algo`` checks its own arguments."""
 
 _COUNTS = {
     **dict.fromkeys(("buffer_size", "batch_size", "n_steps", "n_epochs", "target_update_interval"), 1),
@@ -62,7 +62,7 @@ def require_sb3_arguments(place: str, entry: Mapping[str, Any]) -> None:
 def as_sb3_wants(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a learner that it takes only as tuples, as Stable-Baselines3 does; empty if there are none.
 
-    No config has tuples.
+    A config cannot hold tuples.
 
     Args:
         entry: The entry, with ``_target_`` and arguments.

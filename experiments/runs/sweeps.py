@@ -37,8 +37,8 @@ def tell_sweep() -> None:
 def in_words(folder: Path) -> str:
     """Tables of the finished runs of a sweep with random, cosine and the oracle, and the command for their report.
 
-    Runs of different tasks are in separate tables. If each seed has pairs or a truth of its own, random, cosine and the
-    oracle are means over them.
+    Runs of different tasks are in separate tables. If each seed has pairs or a truth of its own, the figures of random,
+    cosine and the oracle are means over the seeds.
     """
     try:
         runs = [run for run in find_runs(folder, "runs") if "held_out" in run.summary]

@@ -109,8 +109,8 @@ def held_out_table(
 
     Args:
         agents: Metrics by the name of the agent, all of one kind; at least one agent.
-        references: Metrics by the name of the policy. If an agent has the same name, both have a row, unless the rows
-            are equal.
+        references: Metrics by the name of the policy. A policy with the same name as an agent has a row too, if the two
+            rows differ.
         columns: Names of the columns by metric; by default those of :func:`columns_of`.
     """
     shown = columns_of(next(iter(agents.values()))) if columns is None else columns
@@ -122,7 +122,7 @@ def held_out_table(
 
 
 def with_references(rows: list[list[str]], references: list[list[str]]) -> list[list[str]]:
-    """Rows of agents, and below them those of policies that learn nothing, without rows that an agent has too."""
+    """Rows of agents, and below them those of policies that learn nothing, without rows that equal one of an agent."""
     return [*rows, *(row for row in references if row not in rows)]
 
 

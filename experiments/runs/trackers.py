@@ -35,7 +35,8 @@ class Tracker(Protocol):
         """Opens a run.
 
         Args:
-            folder: The run's folder. A run that continues has the same folder as before, but so may another run.
+            folder: The run's folder. A run that continues has the same folder as before, but a new run may have that
+                folder too.
             config: Its config without levels: ``{"algo.gamma": 0.9}``.
             name: The name that is shown.
             resumed: Whether the run that was last begun with this folder continues; otherwise the run is a new one.

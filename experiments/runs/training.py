@@ -126,7 +126,7 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
         changed = changed_keys(folder, config) if (folder / SUMMARY).is_file() else []
         if changed:
             _log.warning("replaces the finished run of another config, which had other %s", ", ".join(changed))
-        # Cleared only now, so that a config that cannot be built destroys nothing.
+        # The folder is cleared only now, so that a config that cannot be built destroys nothing.
         clear_run(folder)
         write_config(folder, config)
         model.set_logger(_logger(setup, folder))
@@ -250,7 +250,8 @@ def _pretraining_data(setup: Setup, env: VectorEnv) -> dict[str, Any] | None:
 def _pretrain(model: Any, dataset: dict[str, Any], setup: Setup) -> dict[str, Any]:
     """Pre-trains; returns the number of pairs and epochs, and the losses.
 
-    A market can have fewer pairs than were to be drawn. Then there are more epochs, so that there are as many updates.
+    A market can have fewer pairs than were to be drawn. Then there are more epochs, so that the number of updates stays
+    the same.
     """
     options, n_pairs = setup.pretraining, len(dataset["reward"])
     epochs = options.epochs
@@ -349,6 +350,6 @@ def _versions() -> dict[str, str | None]:
     for package in ("jobrec-gym", "gymnasium", "numpy", "stable-baselines3", "torch"):
         try:
             found[package] = version(package)
-        except PackageNotFoundError:  # run from a checkout
+        except PackageNotFoundError:  # the project runs from a checkout
             found[package] = None
     return found

@@ -1,4 +1,4 @@
-"""Refuses a run folder whose config names classes that are not part of this project, unless it is trusted."""
+"""Refuses an untrusted run folder whose config names classes that are not part of this project."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MODULES = ("jobrec_gym.", "experiments.", "dynaq_algo.")
 
 
 def require_trust(config: Mapping[str, Any], folder: Path, trust: bool, loads_agent: bool = True) -> None:
-    """Refuses a run whose config or agent could run code of others, unless it is trusted.
+    """Refuses an untrusted run whose config or agent could run code of others.
 
     Args:
         config: The config of the run.

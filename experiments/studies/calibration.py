@@ -115,7 +115,7 @@ def draw_by_novelty(
 def _predicted(
     trained: Relearned, applicants: NDArray[np.int64], jobs: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and spread (n,) of the rewards of pairs. To the agent, the job of a pair stands in all k places of a set."""
+    """Mean and spread (n,) of the rewards of pairs. The agent is shown sets in which all k candidates are the job."""
     model, setup = trained.model, trained.setup
     shown = np.repeat(jobs[:, None], model.policy.layout.n_candidates, axis=1)
     obs = ObservationForm.of(setup.env)(setup.market, applicants, shown)

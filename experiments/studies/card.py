@@ -147,7 +147,7 @@ def make_world(setup: Setup, n_told: int) -> World:
 
     obs, applicant_ids, candidate_ids = _first_observations(market, options, n_told, _TRAINING + n_told * setup.seed)
     rng = np.random.default_rng(setup.seed)
-    # A random candidate of each set, because a sampler may order them.
+    # A random candidate of each set is taken, because a sampler may order the candidates.
     which = rng.integers(candidate_ids.shape[1], size=n_told)
     rows = np.arange(n_told)
     told = ShownPairs(applicant_ids, candidate_ids[rows, which], _numbers(obs)[rows, which])

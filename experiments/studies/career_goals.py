@@ -21,7 +21,8 @@ __all__ = ["Shares", "read_shares", "verdicts"]
 OURS, MYOPIC, COSINE = "dynaq_plus", "myopic policy, exact", "cosine"
 GAMMA_0 = "dynaq_plus_gamma_0"
 WITHOUT_PLANNING = ("dynaq_plus_no_planning", "dynaq_noplan")
-"""The agent itself without planning steps, and networks with five updates on real transitions after each one."""
+"""Learners without planning: ``dynaq_plus`` without planning steps, and networks with five updates on real transitions
+after each transition."""
 NETWORKS = ("dqn", "qrdqn", "ppo", "maskable_ppo")
 PAIRS, VECTORS = "with pair features", "with vectors alone"
 
@@ -52,7 +53,7 @@ def read_shares(files: Iterable[Path]) -> dict[tuple[str, str, int], dict[int, f
     """The shares in files of ``experiments.career``. Where two files have the same run, the first one counts.
 
     Raises:
-        RunError: If a file is not there, is not one of that command, or is of another task than the first one.
+        RunError: If a file is not there, is not of that command, or is of another task than the first file.
     """
     # Not at the top: `--help` is answered without torch.
     from experiments.studies.careers import shares_of
@@ -175,7 +176,10 @@ def _above(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> tuple[bool
 
 
 def _times(ratio: float, share_of_seeds: float | None) -> Judge:
-    """Whether the first learner has a multiple of the second one's: in a share of the seeds, or else in the mean."""
+    """Whether the first learner earns at least ``ratio`` times what the second one earns.
+
+    This must hold in a share of the seeds, or in the mean if ``share_of_seeds`` is ``None``.
+    """
 
     def judge(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> tuple[bool, str]:
         means = f"{ours.mean():.3f} and {theirs.mean():.3f}"

@@ -148,7 +148,7 @@ def models_table(
         found: Name of a model -> what it predicted, for each seed.
         rewards: The rewards of each seed, (n,).
         at: Numbers of transitions at which the figures are given.
-        window: Over how many transitions before each of these numbers they are means.
+        window: The figures are means over this many transitions before each of these numbers.
     """
     rows = []
     for name, runs in found.items():

@@ -58,7 +58,7 @@ def plan_of(options: Options) -> list[dict[str, Any]]:
     missing = left_out(options)
     names = [name for name in names if name not in missing]
     for name in names:
-        # The argument that varies is known to be right, so what is wrong there stands in dynaq_plus itself.
+        # Values of the argument that varies were checked before, so what is wrong stands in dynaq_plus itself.
         require_sb3_arguments(f"define.{_VARIED if name in varied else name}", define.get(name, {}))
     shared = {key: options[key] for key in ("env", "noise", "n_applicants")}
     plan = [

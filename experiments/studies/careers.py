@@ -125,7 +125,7 @@ def held_out(asked: Options) -> tuple[gym.vector.VectorEnv, NDArray[np.int64]]:
 
 
 def evaluated(model: Any, asked: Options, envs: gym.vector.VectorEnv, people: NDArray[np.int64]) -> dict[str, Any]:
-    """Results of an agent's greedy policy in an episode with each held-out applicant. Repeated calls give the same.
+    """Results of an agent's greedy policy in an episode with each held-out applicant, the same at each call.
 
     Args:
         model: An agent with ``predict``; ``None`` for the most similar job.
@@ -223,7 +223,7 @@ def figure_of(study: Mapping[str, Any], names: Sequence[str], path: Path) -> Non
         path: Path of the PNG.
     """
     found = shares_of(study)
-    # Exact policies and cosine have one point, 0, which the others may lack. One point makes no curve.
+    # Exact policies and cosine have one point, 0, which the learners may lack. One point makes no curve.
     points = sorted({point for by_point in found.values() if len(by_point) > 1 for point in by_point})
     shares: dict[str, NDArray[np.float64]] = {}
     levels: dict[str, float] = {}
@@ -262,7 +262,7 @@ def name_of(asked: Options) -> str:
 def hours_of(study: Mapping[str, Any]) -> float | None:
     """Hours of one core that all runs of a study took together, evaluations and exact values included.
 
-    ``None`` if a run does not say it, as those of an earlier version.
+    ``None`` if a run does not say how long it took, as runs of an earlier version do not.
     """
     seconds = [run.get("cpu_seconds") for run in study["runs"]]
     return None if None in seconds else sum(seconds) / 3_600
@@ -299,7 +299,7 @@ def _results_of(asked: dict[str, Any]) -> dict[str, Any]:
         points.append({"after": after, "cpu_seconds": learning, **evaluated(model, asked, envs, people)})
         evaluating += time.process_time() - now
 
-    # In one go: schedules, such as that of epsilon, are over the whole of it.
+    # All in one call of `learn`, because schedules, such as that of epsilon, are over the whole call.
     n = asked["at"][-1]
     model.learn(n, callback=AtInteractions(asked["at"], evaluate), log_interval=None)
     return {"points": points, "cpu_ms": 1_000 * points[-1]["cpu_seconds"] / max(n, 1)}

@@ -110,7 +110,7 @@ def plan_of(asked: Comparison) -> Plan:
     runs: dict[tuple[str, str], list[StudyRun]] = {}
     points: dict[str, list[int]] = {}
     for setting, overrides in settings.items():
-        # Learners with the same error are reported in one line. If all have it, it is due to the setting.
+        # Learners with the same error are reported in one line. If every learner has an error, the setting is wrong.
         errors: dict[str, list[str]] = {}
         for name in (name for name in learners if name in asked.only_in.get(setting, learners)):
             every = [*overrides, *length, *asked.common]

@@ -228,7 +228,7 @@ def _label_ends(figure: Any, all_axes: Sequence[Any]) -> None:
                 annotation_clip=False,
                 arrowprops={
                     "arrowstyle": "-",
-                    "relpos": (0, 0.5),  # from the label's beginning, so that it does not cross other labels
+                    "relpos": (0, 0.5),  # the line starts at the label's beginning, and crosses no other label
                     "color": line.get_color(),
                     "linewidth": 0.6,
                     "shrinkA": 0,

@@ -221,7 +221,7 @@ def _regret_of_gp(studies: Studies) -> Judgement:
     study = studies["vectors"]
     variants = [name for name in study.regret if name == GP or name.startswith(f"{GP}_")]
     best = min(variants, key=lambda name: study.regret[name].mean())
-    # At most 3 % above, even at the upper end of the 95 % interval.
+    # Our regret is at most 3 % above the best gp's, even at the upper end of the 95 % interval.
     _, _, high = paired_difference(study.regret[OURS], 1.03 * study.regret[best], study.reps)
     ratio = float(study.regret[OURS].mean() / study.regret[best].mean())
     return high <= 0, f"{ratio:.3f} of {best}'s; ours minus 1.03 times it is at most {high:+.1f} at 95 %"

@@ -245,13 +245,13 @@ def page_of(text: str, rows: Sequence[Row]) -> str:
 def _command_of(whole: str, setting: str, learner: str) -> str:
     """The command for one learner in one setting, from a command for many."""
     of_many = ("learners=", "settings=", "only_in.", "+only_in.", "draw=", "folder=", "n_jobs=", "progress_bar=")
-    own = f"only_in.{setting}="  # it may let a learner in that the preset leaves out
+    own = f"only_in.{setting}="  # this option may admit a learner that the preset leaves out
     words = [
         f"{own}[{learner}]" if word.startswith(own) else word
         for word in _words_of(whole)
         if word.startswith(own) or not word.startswith(of_many)
     ]
-    if setting != "onet":  # the only one whose market is not shipped
+    if setting != "onet":  # this is the only setting whose market is not shipped
         words = [word for word in words if not word.startswith("path=")]
     typed = [shlex.quote(word) if " " in word else word for word in words]
     return " ".join([*typed, f"learners=[{learner}]", f"settings=[{setting}]"])

@@ -21,7 +21,7 @@ QUADRANTS = {
     "known applicants, new jobs": {"split": "train", "job_split": "test"},
     "new applicants, new jobs": {"split": "test", "job_split": "test"},
 }
-"""Splits of each quadrant. Applicants and jobs of the training splits count as known; a learner has met a part."""
+"""Splits of each quadrant. Applicants and jobs of the training splits count as known, met or not."""
 
 
 @command(config_path="../../conf", config_name="quadrants")

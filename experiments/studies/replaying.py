@@ -225,8 +225,8 @@ def replay_learner(
 ) -> dict[str, dict[int, list[float]]]:
     """Scores a learner's rankings for people whom it never met, after some numbers of answers by other people.
 
-    In each fold a new learner learns online. It is shown sets of jobs that the other people have answered, recommends
-    one, and is told the answer.
+    In each fold a new learner learns online. It is shown sets of jobs that people of the other folds have answered,
+    recommends one, and is told the answer.
 
     Args:
         make: Function that makes the learner from an environment and the number of the fold.

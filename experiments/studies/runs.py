@@ -88,7 +88,7 @@ class StudyRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the folder holds the finished run of this config, and it is to be kept."""
+        """Whether the folder holds the finished run of this config, and that run is to be kept."""
         return self.setup.resume and is_finished(self.folder, self.setup.config)
 
     @property
@@ -181,7 +181,7 @@ def compose_runs(
         StudyRun(place / f"seed-{seed}", setup, (*wanted, f"seed={seed}"))
         for seed, setup in zip(seeds, setups, strict=True)
     ]
-    if runs:  # they differ in the seed alone
+    if runs:  # the runs differ in the seed alone, so one check is enough
         _require_points(runs[0])
     return runs
 

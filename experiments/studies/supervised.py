@@ -260,7 +260,8 @@ class GaussianProcessRegression:
         states = self._applicants[applicants] @ self._applicants[self._seen_applicants].T
         actions = self._jobs[self._seen_jobs] @ self._jobs[jobs].T
         same_states, same_actions = (products > _SAME for products in (states, actions))
-        # Each line: a factor of the applicants (1, whether they are equal, product, its square), and that of the jobs.
+        # Each line has a factor of the applicants (1, whether they are equal, their product, or its square), and the
+        # factor of the jobs that belongs to it.
         by_applicant = (
             (np.ones_like(states), of["constant"] + of["action"] * actions + of["same_action"] * same_actions),
             (same_states.astype(np.float32), of["same_state"] + of["same_pair"] * same_actions),

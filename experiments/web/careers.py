@@ -227,7 +227,7 @@ class Careers:
         return [name for name in self.agents if not self._is_made(name)]
 
     def _asked(self, name: str) -> dict[str, Any]:
-        """The options that an agent is made from. An agent that was made from others is made again."""
+        """The options that an agent is made from. An agent that was made from other options is made again."""
         return {
             "market": self._source,
             "truth": self._truth,
@@ -249,7 +249,7 @@ def _learn_aside(
     """Trains agents in a process of low priority, so that the server's pages come first."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too, but the server ends it
     torch.set_num_threads(1)
     if hasattr(os, "nice"):
         os.nice(10)

@@ -26,7 +26,7 @@ class _Page(NamedTuple):
     width: float
     height: float
     right: float  # room beside the curves
-    names: bool  # whether names stand there
+    names: bool  # whether names stand beside the curves
 
 
 _WIDE, _NARROW = _Page("wide-chart", 640.0, 266.0, 172.0, True), _Page("narrow-chart", 340.0, 240.0, 12.0, False)
@@ -66,7 +66,7 @@ def lines(
 ) -> Markup:
     """Curves over steps: a wide picture with each name at the end of its curve, and a narrow one with a legend below.
 
-    ``static/app.css`` shows the narrow one and the legend on a phone, and the wide one elsewhere.
+    ``static/app.css`` shows the narrow picture and the legend on a phone, and the wide picture elsewhere.
 
     Args:
         title: Description for screen readers.

@@ -37,7 +37,7 @@ _NEAR = 1
 """The visitor applies to jobs that are at most this many levels away, and ignores all others; docs/app.md says so."""
 
 _CAREER = "applicant=2"
-"""The applicant whose career is pictured; docs/app.md says how it compares."""
+"""The applicant whose career is pictured; docs/app.md compares the applicant with others."""
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def pictured(folder: Path, server_folder: Path) -> list[Path]:
                 _answer(page, _decision(page))
             found.append(_written(page.screenshot(), folder / f"app{suffix}.png"))
             page.goto(f"{address}/career?{_CAREER}")
-            # The page reloads itself until the agents have learned. Loading it here would interrupt that.
+            # The page reloads itself until the agents have learned, so it is not loaded again here.
             page.get_by_role("heading", name="DynaQ, gamma").wait_for(timeout=_LEARNING_MS)
             if suffix:  # a phone shows the curves and their names only further down
                 page.locator("form.choose").evaluate("form => form.scrollIntoView()")

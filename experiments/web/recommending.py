@@ -82,8 +82,8 @@ class Recommender:
         n_nearest: How many jobs are considered, the nearest by cosine.
 
     Attributes:
-        near: These k jobs with what the person shares with each, the nearest first.
-        jobs: int64 (k,), rows of these jobs. A *place* is a position in this array.
+        near: The k nearest jobs, with what the person shares with each, the nearest first.
+        jobs: int64 (k,), rows of the jobs of :attr:`near` in the market. A *place* is a position in this array.
         answered: The answers so far, by place, in their order.
         mean: float64 (k,), expected reward of each job.
         spread: float64 (k,), standard deviations of ``mean``; zeros if the learner gives none.
@@ -124,7 +124,7 @@ class Recommender:
         return self._ranked(self.mean, without)[:n]
 
     def best_before(self, without: int | None = None) -> list[int]:
-        """The jobs of :meth:`best`, ranked as before the last answer. Before any answer, it is the present ranking."""
+        """The jobs of :meth:`best`, ranked as before the last answer. Before any answer: the present ranking."""
         return self._ranked(self.mean if self.mean_before is None else self.mean_before, without)
 
     def _ranked(self, values: Values, without: int | None) -> list[int]:

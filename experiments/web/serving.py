@@ -75,7 +75,7 @@ def pages_of(options: Options) -> Pages:
 def bound(host: str, port: int) -> socket.socket:
     """A socket with the address of the page. It is made before anything is trained.
 
-    It listens, because only then no other process can take the port. Requests wait until the page is served.
+    The socket listens from now on, so that no other process can take the port. Requests wait until the page is served.
 
     Args:
         host: A name or an address of this machine.
@@ -84,7 +84,7 @@ def bound(host: str, port: int) -> socket.socket:
     Raises:
         RunError: If the machine has no such address, or the port is taken.
     """
-    wrong = "`host` must be a name or an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them, got "
+    wrong = "`host` must be a name or an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all addresses, got "
     if not isinstance(host, str) or not host:
         raise RunError(f"{wrong}{host!r:.80}.")
     made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -103,11 +103,11 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def serve(pages: Pages, host: str, listener: socket.socket) -> None:
-    """Serves until it is stopped. Prints the address once, and a warning if others can reach it.
+    """Serves the page until it is stopped. Prints its address once, and a warning if other machines can open it.
 
     Args:
         pages: What is served.
-        host: The host, as it was given.
+        host: The same host as for :func:`bound`.
         listener: The socket of this host, from :func:`bound`. It is closed at the end.
 
     Raises:
@@ -124,7 +124,7 @@ def serve(pages: Pages, host: str, listener: socket.socket) -> None:
     if not is_own:
         print(
             f"warning: whoever reaches {host} can open this page. It has no accounts and no encryption: put a reverse "
-            "proxy that has both in front of it, or leave `host` as it is."
+            "proxy that has both in front of it, or leave out `host`, so that only this machine can open the page."
         )
     config = uvicorn.Config(
         application(*pages, hosts=LOOPBACK if is_own else None),
@@ -162,7 +162,7 @@ def session_table(options: Options) -> tuple[Table, str]:
     header = ["visitor", f"list after {_ANSWERS} answers", "cosine's list", "the ten best"]
     rows = [[one.applicant, f"{one.agent:.3f}", f"{one.cosine:.3f}", f"{one.best:.3f}"] for one in found]
     n_better = sum(one.agent > one.cosine for one in found)
-    return (header, rows), f"Better than cosine's list in {n_better} of {n} sessions, by the planted truth."
+    return (header, rows), f"By the planted truth the agent's list beats cosine's in {n_better} of {n} sessions."
 
 
 def _started(options: Options) -> tuple[LabourMarket, StartingAgents]:

@@ -32,7 +32,7 @@ class Step:
     Attributes:
         place: Position of the job among the jobs near the applicant.
         decision: The applicant's answer.
-        worth: The expected reward of that job, by the truth.
+        worth: The expected reward of the job, by the truth.
     """
 
     place: int
@@ -47,8 +47,8 @@ class Session:
     Attributes:
         applicant: The visitor's key.
         agent: Mean expected reward of the list of ``dynaq_plus``.
-        cosine: That of cosine's list.
-        best: That of the ten best jobs near the visitor.
+        cosine: Mean expected reward of cosine's list.
+        best: Mean expected reward of the ten best jobs near the visitor.
     """
 
     applicant: str

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 MOST_SKILLS = 60
-"""Most skills of one visitor. Further ones are left out."""
+"""The largest number of skills of one visitor. Further skills are left out."""
 
 T = TypeVar("T")
 
@@ -141,25 +141,25 @@ def _private_words(value: Any, name: str = "basics") -> Iterator[str]:
             yield from _private_words(inner, name)
     elif isinstance(value, str) and (text := _alike(value).strip()):
         yield text
-        # Each part of a name, unless it is only one or two letters.
+        # Each part of a name that has three letters or more.
         yield from (part for part in _WORD.findall(text) if name == "name" and len(part) > 2)
 
 
 def _alike(text: str) -> str:
     """A text in lower case and in one spelling: an accent can be a letter's part or a sign of its own."""
     spelt = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(letter for letter in spelt if unicodedata.category(letter) != "Cf")  # these are not seen
+    return "".join(letter for letter in spelt if unicodedata.category(letter) != "Cf")  # Cf: invisible signs
 
 
 class VisitorFiles:
-    """The files of all visitors. Each has a folder with ``person.jsonl``, ``log.jsonl`` and ``somebody.json``.
+    """The files of all visitors. Each visitor has a folder with ``person.jsonl``, ``log.jsonl`` and ``somebody.json``.
 
     A folder's name is the visitor's id. The id is a digest of the secret in the visitor's cookie, so that nobody can
     take over a visit by reading its log.
 
     Args:
         folder: Where the folders are. It is made when the first visitor comes.
-        most: Most visitors that are kept; ``None`` for any number.
+        most: The largest number of visitors that are kept; ``None`` for any number.
     """
 
     def __init__(self, folder: Path, most: int | None = None):
@@ -282,7 +282,8 @@ class VisitorFiles:
         """
         folder = self._folder / visitor_id
         try:
-            for name in ("log.jsonl", "somebody.json"):  # the person comes last: without it nobody finds the others
+            # Without person.jsonl nobody finds the other files, so it is removed last.
+            for name in ("log.jsonl", "somebody.json"):
                 (folder / name).unlink(missing_ok=True)
             if folder.exists():
                 shutil.rmtree(folder)

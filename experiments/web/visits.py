@@ -25,7 +25,7 @@ LISTED = 10
 """How many jobs a list has."""
 
 _MOST_WATCHED = 8
-"""Most simulated applicants in memory. They are larger than visits, because each has two learners."""
+"""The largest number of simulated applicants in memory. Each has two learners, so each is larger than a visit."""
 
 _SECRET_BYTES = 24
 _SECRET = re.compile(r"[\w-]{32}", re.ASCII)  # the form of the secrets that `new_secret` makes
@@ -81,7 +81,8 @@ class Visits:
         encoder: Encoder of the market's jobs; ``None`` for the one that the market was loaded with. A saved market does
             not know it, and ``None`` then stands for the default encoder.
         n_nearest: How many jobs near a person are considered.
-        most: Most visits in memory. The least recently used one is dropped, and read from its files when needed.
+        most: The largest number of visits in memory. The least recently used visit is dropped, and read from its files
+            when needed.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class Visits:
             return True
 
     def content(self, visit: Visit, name: str) -> bytes | None:
-        """The whole content of a visitor's file; ``None`` if there is none. No answer is written while it is read."""
+        """The whole content of a visitor's file; ``None`` if there is none. No answer is written during the reading."""
         with visit.lock:
             return self.files.content(visit.visitor_id, name)
 
@@ -241,7 +242,7 @@ class Visits:
         return visit
 
     def _kept(self, visit: Visit) -> Visit:
-        """The present state of a visit. Another request may have replaced it in memory since it was found.
+        """The present state of a visit. Another request may have replaced the visit in memory since it was found.
 
         Raises:
             VisitError: If the visit was deleted meanwhile. A later answer would create its files again.

@@ -6,7 +6,7 @@ import logging
 import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ from jobrec_gym.market import (
     compose_vectors,
 )
 from jobrec_gym.market.context import ContextKind
+from jobrec_gym.market.dates import DATE_FIELDS
 
 __all__ = [
     "SPLITS",
@@ -67,6 +68,8 @@ class Record:
         where: Place of the record, for messages: ``"jobs.csv, row 3"``.
         split: One of :data:`SPLITS`, if the source has a split of its own.
         context: Values of further fields, by name; ``None`` for unknown ones.
+        posted: When a job was posted, in seconds since 1970; ``None`` if the source does not say.
+        expires: Until when a job is open, likewise.
     """
 
     key: str
@@ -81,6 +84,8 @@ class Record:
     split: str | None = None
     description: str = ""
     context: Mapping[str, ContextValue | None] = field(default_factory=dict)
+    posted: float | None = None
+    expires: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,8 +146,8 @@ def assemble_market(
         applicant_vectors: Vectors of the applicants, if they come with the source; the applicants' skills are then not
             encoded.
         job_vectors: Vectors of the jobs, likewise. If both sides come with vectors, nothing is encoded.
-        title_vectors: Known vectors of titles, by text. If given, no title is encoded, and other titles have a zero
-            row.
+        title_vectors: Known vectors of titles, by text. If given, no title is encoded, and a title that is not
+            among them has a zero row.
         experience_vectors: Known vectors of experience, likewise.
         left_out: Parts of the source that are not among the records, one phrase each, for the market's summary.
         context: Kinds of the records' :attr:`Record.context`, by name.
@@ -254,7 +259,8 @@ def assemble_market(
         context={
             name: ContextTable.of(kind, *([record.context.get(name) for record in sides[side]] for side in _SIDES))
             for name, kind in (context or {}).items()
-        },
+        }
+        | _dates(name, sides["jobs"], len(sides["applicants"])),
         left_out=left_out,
         cut=cut,
         text_blocks=[
@@ -321,8 +327,8 @@ def _check_not_empty(records: Sequence[Record], hard: list[list[str]], soft: lis
     for record, hard_skills, soft_skills in zip(records, hard, soft, strict=True):
         if not hard_skills and not soft_skills:
             raise MarketError(
-                f"{_place(record)} (key {record.key!r:.80}) has neither hard nor soft skills; give it one or leave the "
-                "row out."
+                f"{_place(record)} (key {record.key!r:.80}) has neither hard nor soft skills; give it a skill, or "
+                "leave the row out."
             )
 
 
@@ -331,6 +337,22 @@ def _place(record: Record) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------- words
+
+
+def _dates(name: str, jobs: Sequence[Record], n_applicants: int) -> dict[str, ContextTable]:
+    """The dates that at least one job has, as fields of the context that are not shown."""
+    found = {}
+    for field_name in DATE_FIELDS:
+        seconds: list[float | None] = [getattr(job, field_name) for job in jobs]
+        if any(value is not None for value in seconds):
+            found[field_name] = replace(ContextTable.of("number", [None] * n_applicants, seconds), shown=False)
+    never = [job for job in jobs if job.posted is not None and job.expires is not None and job.expires <= job.posted]
+    if never:
+        logger.warning(
+            "%s: %s of the jobs expire before they are posted, so they are never open: %s is the first.",
+            *(name, f"{len(never):,}", _place(never[0])),
+        )
+    return found
 
 
 def _descriptions(records: Sequence[Record]) -> Texts | None:

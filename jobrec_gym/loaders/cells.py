@@ -19,6 +19,7 @@ from jobrec_gym.loaders.assembly import check_text
 from jobrec_gym.loaders.documents import BREAKING_TAG, html_text
 from jobrec_gym.loaders.reading import parse_json
 from jobrec_gym.market import MarketError
+from jobrec_gym.market.dates import seconds_of
 from jobrec_gym.near_miss import best_match
 
 __all__ = [
@@ -81,13 +82,15 @@ class CellRules:
     """How cells are read.
 
     Attributes:
-        skill_separator: The text that separates skills. ``None`` is ``;``, with a warning if another one is likely.
+        skill_separator: The text that separates skills. ``None`` is ``;``, with a warning if another text is likely.
         null_values: Words that stand for nothing, whatever their case; ``None`` is :data:`NULL_WORDS`.
         seniority_values: Mapping of the source's words to levels, 1 to 5; ``None`` or 0 is an unknown level. These
             words have precedence over :data:`SENIORITY_WORDS`.
         decimal: ``"."`` or ``","``, the decimal sign of numbers in texts; the other sign and spaces then separate
             thousands. With ``None`` a point is the decimal sign and nothing separates thousands; a warning comes if a
             point may separate them.
+        is_taken_over: Whether the rules were not given for this table, but are those of another table. If True, and
+            the ``skill_separator`` is not ``;``, a warning comes if hardly any cell has it and another one is likely.
 
     Raises:
         MarketError: For a value that is not allowed.
@@ -97,6 +100,7 @@ class CellRules:
     null_values: Collection[str] | None = None
     seniority_values: Mapping[str, int | None] | None = None
     decimal: str | None = None
+    is_taken_over: bool = False
 
     def __post_init__(self) -> None:
         if self.skill_separator is not None and (not isinstance(self.skill_separator, str) or not self.skill_separator):
@@ -162,11 +166,11 @@ class _SeenTexts:
 
     Attributes:
         n: Cells with characters beyond ASCII.
-        broken: Those of them that seem to be decoded wrongly.
-        example: The first of these.
+        broken: Cells with characters beyond ASCII that seem to be decoded wrongly.
+        example: The first cell that seems to be decoded wrongly.
         n_numbers: Cells that are read as numbers.
-        with_point: Those of them that have a point.
-        grouped: Those of them in which a point may separate thousands, such as ``50.000``.
+        with_point: Cells that are read as numbers and have a point.
+        grouped: Cells that are read as numbers and in which a point may separate thousands, such as ``50.000``.
     """
 
     n: int = 0
@@ -199,6 +203,7 @@ class CellReader:
             **{_level_word(str(word)): int(level or 0) for word, level in (rules.seniority_values or {}).items()},
         }
         self._separator = rules.skill_separator or _SEPARATOR
+        self._others = [sign for sign in (_SEPARATOR, *_OTHER_SEPARATORS) if sign != self._separator]
         self._seen: dict[str, _Seen] = {}
         self._texts: dict[str, _SeenTexts] = {}
         self._paths: dict[str, tuple[str, list[str]] | None] = {}
@@ -309,6 +314,23 @@ class CellReader:
             )
         return value
 
+    def date(self, cell: Any, where: str, column: str, *, through: bool = False) -> float | None:
+        """Seconds since 1970 of a date, or ``None`` for an empty cell; :class:`MarketError` for anything else.
+
+        ``through`` is as in :func:`~jobrec_gym.market.dates.seconds_of`.
+        """
+        if self.is_nothing(cell):
+            return None
+        try:
+            return seconds_of(cell, through=through)
+        except ValueError:
+            is_word = isinstance(cell, str) and not any(map(str.isdigit, cell))
+            hint = f" If this means no date, say so by `null_values=[{cell!r:.80}, ...]`." if is_word else ""
+            raise MarketError(
+                f"{where}, column {column!r}: must be a date such as 2026-11-30 or 2026-11-30T17:00+01:00 (ISO 8601), "
+                f"or empty; got {cell!r:.80}.{hint}"
+            ) from None
+
     def _plain_number(self, cell: Any, column: str) -> Any:
         if not isinstance(cell, str):
             return cell
@@ -345,9 +367,11 @@ class CellReader:
         for column, texts in self._texts.items():
             for complaint in filter(None, (_doubt_of_letters(column, texts), _doubt_of_numbers(column, texts))):
                 warnings.warn(f"{self._file}: {complaint}", UserWarning, stacklevel=2)
-        if self._rules.skill_separator is None:
+        is_told = self._rules.skill_separator is not None
+        # A user who gives `;` knows that other signs are parts of skills.
+        if not is_told or (self._rules.is_taken_over and self._separator != _SEPARATOR):
             for column, seen in self._seen.items():
-                if doubt := _doubt(column, seen):
+                if doubt := _doubt(column, seen, self._separator, may_be_text=not is_told):
                     warnings.warn(f"{self._file}: {doubt}", UserWarning, stacklevel=2)
 
     def _text(self, cell: Any, where: str, column: str) -> str:
@@ -392,7 +416,7 @@ class CellReader:
         seen.separated += self._separator in text
         seen.n_words += len(text.split())
         seen.n_parts += len(found)
-        for other in _OTHER_SEPARATORS:
+        for other in self._others:
             if other in text:
                 seen.other[other] += 1
                 seen.other_parts[other] += text.count(other)
@@ -451,7 +475,7 @@ def list_in_text(text: str, where: str, column: str) -> Any:
             listed = _objects_in_text(text) if listed is None else listed
         return text if listed is None else listed
     try:
-        return parse_json(text, f"{where}, column {column!r}", "begins like a JSON array and is none")
+        return parse_json(text, f"{where}, column {column!r}", "begins like a JSON array but is not one")
     except MarketError:
         listed = _python_list(text)
         listed = _objects_in_text(text) if listed is None else listed
@@ -530,7 +554,7 @@ def _way_to_entry(value: Any, column: str) -> str:
 
 
 def _way_to_skills(value: Any, column: str) -> str:
-    """The way from an object to skills: one of its entries, or its keys if no entry can hold any."""
+    """The way from an object to skills: one of its entries, or its keys if no entry can hold skills."""
     if not isinstance(value, Mapping) or not value:
         return ""
     if any(isinstance(entry, str | list | Mapping) for entry in value.values()):
@@ -559,8 +583,8 @@ def _doubt_of_letters(column: str, seen: _SeenTexts) -> str | None:
         return None
     return (
         f"{seen.broken:,} cells of column {column!r} seem to be decoded wrongly, such as {seen.example!r:.60}: say "
-        "another `encoding`, or leave it out if you gave one; if only one of two files has it, say "
-        "`encoding={'jobs': 'cp1252'}`. If the file itself has these letters, save it anew."
+        "another `encoding`, or leave `encoding` out if you gave it; if only one of two files has another encoding, "
+        "say `encoding={'jobs': 'cp1252'}`. If the file itself has these letters, save it anew."
     )
 
 
@@ -569,25 +593,25 @@ def _doubt_of_numbers(column: str, seen: _SeenTexts) -> str | None:
         return None
     return (
         f"{seen.grouped:,} of {seen.n_numbers:,} numbers in column {column!r} are written like '50.000' and are read "
-        "as 50: say `decimal=','` if the point separates thousands; `decimal='.'` says that all is as it should be."
+        "as 50: say `decimal=','` if the point separates thousands, or `decimal='.'` if it is the decimal sign."
     )
 
 
-def _doubt(column: str, seen: _Seen) -> str | None:
+def _doubt(column: str, seen: _Seen, separator: str, *, may_be_text: bool) -> str | None:
     """The warning on a column that may be misread, with the argument that settles it; ``None`` if all is well."""
     if not seen.n_parts:
         return None
-    as_it_is = f"`skill_separator={_SEPARATOR!r}` says that all is as it should be"
+    as_it_is = f"say `skill_separator={separator!r}` to split cells only at {separator!r}"
     other, n_other = max(seen.other.items(), key=lambda item: item[1], default=(",", 0))
     many = n_other >= _MANY * seen.n and seen.separated * 20 < n_other
-    if seen.n_words / (seen.n_parts + (seen.other_parts[other] if many else 0)) > _WORDS_OF_A_SKILL:
+    if may_be_text and seen.n_words / (seen.n_parts + (seen.other_parts[other] if many else 0)) > _WORDS_OF_A_SKILL:
         return (
             f"the cells of column {column!r} have {seen.n_words / seen.n:.0f} words each and look like free text: name "
-            f"their field in `text_columns`; {as_it_is}."
+            f"their field in `text_columns`, or {as_it_is}."
         )
     if many:
         return (
             f"of {seen.n:,} cells in column {column!r} {n_other:,} have {other!r}, and {seen.separated or 'none'} have "
-            f"the separator {_SEPARATOR!r}: say `skill_separator={other!r}` if that separates skills; {as_it_is}."
+            f"the separator {separator!r}: say `skill_separator={other!r}` if {other!r} separates skills; {as_it_is}."
         )
     return None

@@ -56,9 +56,10 @@ def html_text(text: str) -> str:
     source = " ".join(text.split()) if BREAKING_TAG.search(text) else text
     if "<![CDATA[" in source:  # a section of an XML feed; HTML would read its first words as a comment
         source = source.replace("<![CDATA[", "").replace("]]>", "")
-    # What is opened after the last ">" is no tag. Python's parser would look for the end of each again and again.
+    # A "<" after the last ">" begins no tag. Python's parser would search for the end of each such "<" anew.
     end = source.rfind(">") + 1
-    # In HTML, "<![" begins a comment that ends at the next ">", as "<!" does. Python's parser fails at names it lacks.
+    # In HTML, "<![" begins a comment that ends at the next ">", as "<!" does. Python's parser fails at a word
+    # after "<![" that it does not know.
     source = source[:end].replace("<![", "<!") + source[end:].replace("<", "&lt;")
     parser = _Text()
     parser.feed(source)

@@ -162,7 +162,7 @@ class _Document:
     def vector(
         self, field: str, expected: list[tuple[int, str]], *, required: bool = True
     ) -> NDArray[np.float32] | None:
-        """The field as one unit vector, zero if empty; the first one found sets the expected size."""
+        """The field as one unit vector, zero if empty; the first vector that is read sets the expected size."""
         value = self.fields.get(field)
         place = f"{self.where}, field {field!r}"
         if value is None:

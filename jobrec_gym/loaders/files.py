@@ -306,8 +306,8 @@ def _only_member(file: Path) -> Any:
     if len(members) != 1:
         listed = ", ".join(map(repr, members[:5])) + (", ..." if len(members) > 5 else "")
         raise MarketError(
-            f"{file} holds {len(members)} files{f' ({listed})' if members else ''}, expected one: unpack it and name "
-            "the one."
+            f"{file} holds {len(members)} files{f' ({listed})' if members else ''}, expected one: unpack the "
+            "archive and name the file to read."
         )
     return archive.open(members[0])
 

@@ -416,7 +416,7 @@ def _applicant_skills(
     former = np.where(has_former, _pick_one(occupations.related, occupation, hash64(rows, _SECOND_PICK)), occupation)
     own_hard, own_hard_keys = _padded(occupations.hard, occupation, rows, _HARD)
     former_hard, former_hard_keys = _padded(occupations.hard, former, rows, _HARD)
-    # One key for each (row, skill), so a skill that both occupations need is kept or left out as one.
+    # There is one draw for each (row, skill), so a skill that both occupations need does not get two chances.
     own_kept = _kept(own_hard, own_hard_keys, _KEEP_OWN)
     former_kept = (uniform(former_hard_keys) < _KEEP_FORMER) & (former_hard >= 0) & has_former[:, None]
     soft, soft_keys = _padded(occupations.soft, occupation, rows, _SOFT)

@@ -8,7 +8,7 @@ import re
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.loaders.cells import is_nothing
+from jobrec_gym.loaders.cells import CellReader, CellRules, has_column, is_nothing, normal_form
 from jobrec_gym.loaders.esco import load_esco
 from jobrec_gym.loaders.onet import load_onet
 from jobrec_gym.loaders.reading import Reading, Table, json_rows, kind_of, read_table
-from jobrec_gym.loaders.tables import load_table
+from jobrec_gym.loaders.release import no_such_column
+from jobrec_gym.loaders.tables import FIELDS, columns_of_side, encoding_of_side, load_table
 from jobrec_gym.market import LabourMarket, MarketError, load_market
 from jobrec_gym.market.folder import is_saved_market
 from jobrec_gym.market.sources import named_sources
@@ -94,6 +95,17 @@ _CONTEXT: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "remote": ("flag", ("remote", "is_remote", "remote_allowed", "work_from_home", "remote_work", "telework")),
     "languages": ("set", ("languages", "language", "spoken_languages", "required_languages")),
 }
+_DATES: Mapping[str, tuple[str, ...]] = {
+    "posted": (
+        *("posted", "date_posted", "posted_date", "posted_at", "posted_on", "job_posted_date", "posting_date"),
+        *("published", "date_published", "published_at", "publication_date", "listed_time"),
+    ),
+    "expires": (
+        *("expires", "expires_at", "expires_on", "expiry", "expiry_date", "date_expires", "expiration_date"),
+        *("valid_through", "valid_until", "apply_by", "application_deadline", "deadline", "closing_date", "close_date"),
+        *("closes_at", "post_until"),
+    ),
+}
 _UNITS = (
     *("salary_frequency", "pay_period", "salary_period", "salary_unit", "pay_frequency", "salary_type", "pay_unit"),
     *("wage_unit", "pay_type", "salary_interval", "unit_of_pay"),
@@ -102,6 +114,7 @@ _UNITS = (
 _YEARLY = ("annual_salary", "normalized_salary")
 _SEPARATORS = (";", ",", "|", "\n", "•", "、", "；")  # noqa: RUF001
 _SAMPLE = 500
+_SIDES = ("jobs", "applicants")
 _LONGEST = 8  # words of a skill; a longer part of a cell is part of a sentence
 _EXAMPLE = 50
 
@@ -112,8 +125,9 @@ class _Side:
 
     kind: str
     path: str
+    reading: Reading
     table: Table | None = None
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str | list[str]] = field(default_factory=dict)
     context: dict[str, str] = field(default_factory=dict)
     is_text: bool = False
     separators: dict[str, str] = field(default_factory=dict)  # by column of skills
@@ -124,6 +138,11 @@ class _Side:
     def source(self) -> str:
         """The source in the form that ``load_market`` takes."""
         return f"{self.kind}:{self.path}"
+
+    def names(self, *fields: str) -> list[str]:
+        """The columns of some fields."""
+        found = [self.columns[name] for name in fields if name in self.columns]
+        return [name for names in found for name in ([names] if isinstance(names, str) else names)]
 
 
 class _NoEncoder:
@@ -137,7 +156,14 @@ class _NoEncoder:
         return np.tile(np.array([[1, 0]], dtype=np.float32), (len(texts), 1))
 
 
-def look(path: str | os.PathLike[str], applicants: str | os.PathLike[str] | None = None) -> str:
+def look(
+    path: str | os.PathLike[str],
+    applicants: str | os.PathLike[str] | None = None,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    encoding: str | Mapping[str, str | None] | None = None,
+    delimiter: str | None = None,
+) -> str:
     """A text that says what a file of jobs contains and how to load it; nothing is encoded.
 
     Columns are found by their :data:`USUAL_NAMES`. The cells themselves show whether skills are lists or free text.
@@ -146,21 +172,45 @@ def look(path: str | os.PathLike[str], applicants: str | os.PathLike[str] | None
         path: A file or folder, with or without its scheme: a table, JSON Resume, JobPosting, O*NET, ESCO, or a saved
             market; or the name of a market, ``"default"``.
         applicants: The file of the applicants, likewise.
+        columns: Which column holds which field, where names are not usual, ``{"hard": "Kenntnisse"}``. This and the
+            arguments below are as in :func:`~jobrec_gym.loaders.tables.load_table`, and are part of the printed call.
+        encoding: Encoding of the files.
+        delimiter: The character that separates the cells of CSV.
 
     Returns:
         Lines: the kind of file, its columns and the fields that they are read as, the market's summary, and the call of
         :func:`~jobrec_gym.market.load_market`.
 
     Raises:
-        MarketError: For a file that cannot be read, or a table in which nothing looks like skills.
+        MarketError: For a file that cannot be read, a table in which nothing looks like skills, or an argument that is
+            wrong or has no meaning for the source.
     """
-    kind, file = _kind(path)
+    readings = [Reading(delimiter, encoding_of_side(encoding, side)) for side in _SIDES]
+    for name, argument in (("encoding", encoding), ("columns", columns)):
+        if applicants is None and isinstance(argument, Mapping) and set(argument) & set(_SIDES):
+            raise MarketError(
+                f"`{name}` names `jobs` or `applicants`, and {os.fspath(path)} is one file: leave these names out."
+            )
+    kind, file = _kind(path, readings[0])
+    arguments = {"columns": columns, "encoding": encoding, "delimiter": delimiter}
+    if kind in ("market", "onet", "esco") and (given := [name for name, value in arguments.items() if value]):
+        raise MarketError(
+            f"{' and '.join(f'`{name}`' for name in given)} cannot be given for {file}, which is not a table: leave "
+            "them out."
+        )
     if kind == "market":
         return f"{load_market(file).summary()}\n\nload_market({_typed(file)})"
     if kind in ("onet", "esco"):
         return _look_at_release(kind, file)
-    jobs = _side(kind, file)
-    people = None if applicants is None else _side(*_kind(applicants))
+    jobs = _side(kind, file, readings[0], columns_of_side("jobs", columns))
+    if not _is_people(jobs):
+        _find_dates(jobs)
+    people = None
+    if applicants is not None:
+        their_kind, their_file = _kind(applicants, readings[1])
+        theirs = columns_of_side("applicants", columns)
+        theirs = {name: column for name, column in theirs.items() if name in FIELDS}  # only jobs have dates
+        people = _side(their_kind, their_file, readings[1], theirs)
     jobs.notes += _doubt_of_separators([jobs, people] if people else [jobs])
     market, options = _loaded(jobs, people)
     lines = _told("jobs" if people else "rows", jobs) + (_told("applicants", people) if people else [])
@@ -203,7 +253,7 @@ def _plain(column: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------- kinds
 
 
-def _kind(source: str | os.PathLike[str]) -> tuple[str, str]:
+def _kind(source: str | os.PathLike[str], reading: Reading) -> tuple[str, str]:
     """The kind of a source, and its path without a scheme."""
     text = os.fspath(source)
     if not text:
@@ -224,12 +274,12 @@ def _kind(source: str | os.PathLike[str]) -> tuple[str, str]:
             return "esco", text
         if place.is_dir():
             files = [file for file in place.iterdir() if file.is_file() and not file.name.startswith(".")]
-            return _kind(files[0]) if len(files) == 1 else (_kind_of_documents(place), text)
+            return _kind(files[0], reading) if len(files) == 1 else (_kind_of_documents(place, reading), text)
     if place.name.lower().endswith((".html", ".htm", ".xhtml", ".jsonld")):
         return "job-posting", text
     kind, table_file = kind_of(text)
     if kind in ("json", "jsonl") and not (colon and scheme == kind):
-        kind = _kind_of_json(table_file) or kind
+        kind = _kind_of_json(table_file, reading) or kind
     return kind, str(table_file)
 
 
@@ -240,12 +290,12 @@ def _names(place: Path) -> set[str]:
         return {PurePath(name).name.casefold() for name in archive.namelist()}
 
 
-def _kind_of_documents(place: Path) -> str:
-    """The kind of a folder's documents, by the first of them."""
+def _kind_of_documents(place: Path, reading: Reading) -> str:
+    """The kind of a folder's documents, by the first document."""
     for file in sorted(place.iterdir()):
         if file.name.lower().endswith((".html", ".htm", ".xhtml", ".jsonld")):
             return "job-posting"
-        if file.name.lower().endswith((".json", ".jsonl")) and (kind := _kind_of_json(file)):
+        if file.name.lower().endswith((".json", ".jsonl")) and (kind := _kind_of_json(file, reading)):
             return kind
     raise MarketError(
         f"{place} is a folder and holds neither a release of O*NET or ESCO, nor a saved market, nor documents of JSON "
@@ -253,8 +303,8 @@ def _kind_of_documents(place: Path) -> str:
     )
 
 
-def _kind_of_json(file: Path) -> str | None:
-    first: Any = next((value for _, value in json_rows(file, Reading())), None)
+def _kind_of_json(file: Path, reading: Reading) -> str | None:
+    first: Any = next((value for _, value in json_rows(file, reading)), None)
     while isinstance(first, list) and first:
         first = first[0]
     if not isinstance(first, Mapping):
@@ -268,15 +318,21 @@ def _kind_of_json(file: Path) -> str | None:
 # -------------------------------------------------------------------------------------------------------------- columns
 
 
-def _side(kind: str, path: str) -> _Side:
-    side = _Side(kind, path)
+def _side(kind: str, path: str, reading: Reading, told: Mapping[str, Any]) -> _Side:
+    side = _Side(kind, path, reading)
     if kind in ("market", "onet", "esco"):
         raise MarketError(f"{path} is a market of its own, not a file of applicants.")
-    side.table = table = read_table(path, kind=kind, side="jobs")
+    side.table = table = read_table(path, reading, kind=kind, side="jobs")
     if not table.rows:
         raise MarketError(f"{table.file} has no rows.")
-    side.columns = find_columns(table.header)
-    taken = set(side.columns.values())
+    side.columns = _told_columns(table, told)
+    taken = set(side.names(*side.columns))
+    found = find_columns([name for name in table.header if name not in taken])
+    # A description may also be read as skills.
+    may_describe = [name for name in table.header if name not in taken or name in side.names("hard", "soft")]
+    found |= find_columns(may_describe, {"description": USUAL_NAMES["description"]})
+    side.columns |= {name: column for name, column in found.items() if name not in told}
+    taken = set(side.names(*side.columns))
     contexts = {name: usual for name, (_, usual) in _CONTEXT.items()}
     side.context = {
         name: column for name, column in find_columns(table.header, contexts).items() if column not in taken
@@ -286,49 +342,75 @@ def _side(kind: str, path: str) -> _Side:
     side.notes += _doubt_of_units(side, table)
     if "family" in side.columns and "occupation" not in side.columns:
         side.columns["occupation"] = side.columns.pop("family")
-    _find_skills(side, table)
+    _find_skills(side, table, told)
     return side
 
 
+def _told_columns(table: Table, told: Mapping[str, Any]) -> dict[str, str | list[str]]:
+    """The columns that a user named.
+
+    Raises:
+        MarketError: For a column that the file does not have, or several columns for a field that takes one.
+    """
+    found: dict[str, str | list[str]] = {}
+    for name, columns in told.items():
+        listed = [columns] if isinstance(columns, str) else columns
+        is_list = isinstance(listed, Collection) and all(isinstance(column, str) for column in listed)
+        if not is_list or (name not in ("hard", "soft") and len(listed) != 1):
+            raise MarketError(f"`columns[{name!r}]` must be the name of a column, got {columns!r:.80}.")
+        for column in listed:
+            if not has_column(table.header, normal_form(column)):
+                raise MarketError(no_such_column(table.file, column, table.header))
+        names = [normal_form(column) for column in listed]
+        found[name] = names[0] if len(names) == 1 else names
+    return found
+
+
 def _doubt_of_units(side: _Side, table: Table) -> list[str]:
-    """The note on a column of salaries if another column says that not all are for the same time."""
+    """The note on a column of salaries if another column says that not all of them are paid for the same time."""
     salary, unit = side.context.get("salary"), find_columns(table.header, {"unit": _UNITS}).get("unit")
     if salary is None or unit is None or _plain(salary) in _YEARLY:
         return []
     cells = [str(row.get(unit)).strip() for _, row in table.rows if not is_nothing(row.get(unit))]
-    found = {cell.casefold(): cell for cell in reversed(cells)}  # the first spelling of each
+    found = {cell.casefold(): cell for cell in reversed(cells)}  # the first spelling of each unit
     if len(found) < 2:
         return []
     named = f"{', '.join(map(repr, sorted(found.values())[:4]))}{', ...' if len(found) > 4 else ''}"
-    return [f"{salary!r} is not for the same time in all rows, {unit!r} says {named}: turn it into yearly pay first"]
+    return [
+        f"{salary!r} is not paid for the same time in all rows, {unit!r} says {named}: turn the salaries into yearly "
+        "pay first"
+    ]
 
 
-def _find_skills(side: _Side, table: Table) -> None:
-    """Finds the columns of skills, whether the hard ones are free text, and the separator of skills of each column."""
-    rows = [row for _, row in table.rows[:_SAMPLE]]
+def _find_skills(side: _Side, table: Table, told: Mapping[str, Any]) -> None:
+    """Finds the columns of skills, whether those of hard skills are free text, and each column's separator of skills.
+
+    Columns that the user has ``told`` are kept, however empty they are.
+    """
     if "hard" not in side.columns and "soft" not in side.columns:
         column = _text_column(side, table)
         if column is None:
             raise MarketError(
                 f"{table.file}: no column looks like skills or like a description. It has "
-                f"{', '.join(map(repr, table.header))}. Say which it is: `load_market('{side.source}', "
-                "columns={'hard': ...})`, with `text_columns=['hard']` if it is free text."
+                f"{', '.join(map(repr, table.header))}. Say which column it is: `load_market('{side.source}', "
+                "columns={'hard': ...})`, with `text_columns=['hard']` if it is free text; "
+                f"`jobrec look {side.path} --columns hard=...` looks again."
             )
         side.columns["hard"] = column
         side.is_text = True
     for block in ("hard", "soft"):
-        column = side.columns.get(block)
-        if column is None or (block == "hard" and side.is_text):
+        if block == "hard" and side.is_text:
             continue
-        cells = [row.get(column) for row in rows]
-        separator, is_text = _separator([cell for cell in cells if isinstance(cell, str) and not is_nothing(cell)])
-        if separator:
-            side.separators[column] = separator
-        if block == "hard":
-            side.is_text = is_text
-    skills = [column for block in ("hard", "soft") if (column := side.columns.get(block))]
+        for column in side.names(block):
+            cells = _cells(table, column, _SAMPLE)
+            separator, is_text = _separator([cell for cell in cells if isinstance(cell, str) and not is_nothing(cell)])
+            if separator:
+                side.separators[column] = separator
+            if block == "hard":
+                side.is_text |= is_text
+    skills = side.names("hard", "soft")
     side.n_empty = _n_empty(table, skills)
-    instead = _text_column(side, table)
+    instead = None if "hard" in told else _text_column(side, table)
     if 2 * side.n_empty > len(table.rows) and instead and _n_empty(table, [instead]) < side.n_empty / 2:
         named = " and ".join(map(repr, skills))
         n = f"{side.n_empty:,} of {len(table.rows):,}"
@@ -340,13 +422,29 @@ def _find_skills(side: _Side, table: Table) -> None:
         side.notes.append(f"{side.n_empty:,} of {len(table.rows):,} rows have no skills")
 
 
+def _find_dates(jobs: _Side) -> None:
+    """Finds the columns of the dates that jobs may have, among the columns that have no other use."""
+    assert jobs.table is not None
+    taken = {*jobs.names(*jobs.columns), *jobs.context.values()}
+    found = find_columns([name for name in jobs.table.header if name not in taken], _DATES)
+    jobs.columns |= {name: column for name, column in found.items() if name not in jobs.columns}
+
+
 def _text_column(side: _Side, table: Table) -> str | None:
     """A column of free text that can replace skills."""
-    return find_columns(table.header, {"hard": _TEXT_INSTEAD}).get("hard") or side.columns.get("description")
+    described = next(iter(side.names("description")), None)
+    return find_columns(table.header, {"hard": _TEXT_INSTEAD}).get("hard") or described
 
 
 def _n_empty(table: Table, columns: Sequence[str]) -> int:
-    return sum(all(_is_empty(row.get(column)) for column in columns) for _, row in table.rows)
+    return sum(all(map(_is_empty, cells)) for cells in zip(*(_cells(table, column) for column in columns), strict=True))
+
+
+def _cells(table: Table, column: str, n: int | None = None) -> list[Any]:
+    """The first ``n`` cells of a column, or all of them; for ``skills.name`` the entries ``name`` in ``skills``."""
+    reader = CellReader(table.file, CellRules(), table.header)
+    rows = table.rows if n is None else table.rows[:n]
+    return [reader.cell(row, column, f"{table.file}, row {number}") for number, row in rows]
 
 
 def _is_empty(cell: Any) -> bool:
@@ -356,12 +454,12 @@ def _is_empty(cell: Any) -> bool:
 
 
 def _separator(cells: Sequence[str]) -> tuple[str | None, bool]:
-    """The separator of skills in cells (``None`` if there is none), and whether they are free text."""
+    """The separator of skills in cells (``None`` if there is none), and whether the cells are free text."""
     cells = [cell for cell in cells if not cell.lstrip().startswith(("[", "{", "array(["))]
     if not cells:
         return None, False
     lengths = {separator: [_parts(cell, separator) for cell in cells if separator in cell] for separator in _SEPARATORS}
-    # A cell is a list if all its parts are short; in prose some are long.
+    # A cell is a list if all its parts are short; in prose some parts are long.
     lists = {separator: sum(max(parts) <= _LONGEST for parts in some) for separator, some in lengths.items()}
     best = max(lists, key=lambda separator: lists[separator])
     long = sum(len(cell.split()) > _LONGEST for cell in cells)
@@ -398,8 +496,11 @@ def _told(name: str, side: _Side) -> list[str]:
     rows = side.table.rows
     lines = [f"{side.path}: {side.kind}, {len(rows):,} {name}, {len(side.table.header)} columns"]
     example = rows[0][1]
+    header = side.table.header
     of = {column: name for name, column in side.context.items()} | {
-        column: name for name, column in side.columns.items()
+        column if column in header else column.partition(".")[0]: name
+        for name in side.columns
+        for column in side.names(name)
     }
     width = max(map(len, side.table.header))
     for column in side.table.header:
@@ -408,7 +509,7 @@ def _told(name: str, side: _Side) -> list[str]:
             what = "hard, free text"
         elif column in side.context.values():
             what = f"context: {what}"
-        also = " and description" if column == side.columns.get("description") and "description" not in what else ""
+        also = " and description" if column in side.names("description") and "description" not in what else ""
         lines.append(f"  {_shown(column):{width}}  {what + also:20}  {_shown(str(example.get(column, '')))}".rstrip())
     return [*lines, *(f"  ! {note}" for note in side.notes)]
 
@@ -429,8 +530,14 @@ def _options(jobs: _Side, people: _Side | None) -> dict[str, Any]:
     if texts:
         options["text_columns"] = texts if people else ["hard"]
     separators = {separator for side in sides.values() for separator in side.separators.values()}
-    if len(separators) == 1 and separators != {";"}:  # which needs no saying
+    if len(separators) == 1 and separators != {";"}:  # the default needs no argument
         options["skill_separator"] = separators.pop()
+    encodings = {name: side.reading.encoding for name, side in sides.items() if side.reading.encoding}
+    if encodings:
+        same = len(encodings) == len(sides) and len(set(encodings.values())) == 1
+        options["encoding"] = next(iter(encodings.values())) if same else encodings
+    if jobs.reading.delimiter:
+        options["delimiter"] = jobs.reading.delimiter
     if any(side.n_empty for side in sides.values()):
         options["on_empty"] = "skip"
     if people:
@@ -440,7 +547,7 @@ def _options(jobs: _Side, people: _Side | None) -> dict[str, Any]:
     return options
 
 
-def _mapped(side: _Side) -> dict[str, str]:
+def _mapped(side: _Side) -> dict[str, str | list[str]]:
     return {name: column for name, column in side.columns.items() if name != column}
 
 
@@ -471,8 +578,10 @@ def _without_vectors(jobs: _Side, people: _Side | None, options: Mapping[str, An
         warnings.simplefilter("always")
         nobody = Path(scratch) / "nobody.jsonl"
         nobody.write_text('{"hard": ["nothing"]}\n', encoding="utf-8")
-        if not people:
-            options |= {name: {"jobs": options[name]} for name in ("columns", "text_columns") if name in options}
+        if not people:  # these options are for the user's file, and not for `nobody.jsonl`
+            side = "applicants" if _is_people(jobs) else "jobs"
+            per_side = [name for name in ("columns", "text_columns", "encoding") if name in options]
+            options |= {name: {side: options[name]} for name in per_side}
         alone = f"jsonl:{nobody}"
         if people:
             market = load_table(jobs.source, applicants=people.source, **options)
@@ -491,12 +600,12 @@ def _let_go(side: _Side, complaint: str) -> bool:
         Whether the side's file has such a column.
     """
     assert side.table is not None
-    # The other side's file may have a column of the same name, which is as it should be.
+    # The other side's file may have a column of the same name, and that column may be right.
     if not complaint.startswith(f"{side.table.file}, ") and f"in {side.table.file}, row" not in complaint:
         return False
     repeated = complaint.startswith("key ") and "appears twice" in complaint
     is_torn = complaint.startswith("occupation ") and "is of family" in complaint
-    for name in ("seniority", "key", "split", "occupation", "family"):
+    for name in ("seniority", "key", "split", "occupation", "family", *_DATES):
         column = side.columns.get(name)
         is_meant = f"column {column!r}" in complaint or (repeated and name == "key") or (is_torn and name == "family")
         if column not in (None, name) and is_meant:

@@ -28,6 +28,8 @@ from jobrec_gym.market import (
     Vocabulary,
 )
 from jobrec_gym.market.context import Context, context_fields
+from jobrec_gym.market.dates import compared_fields
+from jobrec_gym.market.remembered import REMEMBERED
 
 __all__ = ["Newcomers", "newcomers_of"]
 
@@ -38,8 +40,7 @@ _LIKE = 0.995
 float16 or another processor the cosine stays above it; with another encoder it falls below."""
 
 _WORDS = ("titles", "experiences", "hard_skills", "soft_skills", "families")
-_CELLS = ("columns", "text_columns", "skill_separator", "null_values", "seniority_values", "decimal", "context")
-_READING = (*_CELLS, "encoder", "cache_dir")
+_READING = (*REMEMBERED, "cache_dir")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +50,7 @@ class Newcomers:
     Attributes:
         market: The market of the jobs that can be recommended to them.
         name: Name of the file or table that they come from.
-        records: One record for each of them.
+        records: One record for each person.
         encoder: The encoder of the market's jobs.
     """
 
@@ -62,13 +63,13 @@ class Newcomers:
         return len(self.records)
 
     def on_market(self, rows: slice = slice(None)) -> LabourMarket:
-        """The market with some of them as its applicants; choose ``rows`` by how many fit into memory.
+        """The market with some of these people as its applicants; choose ``rows`` by how many fit into memory.
 
         Raises:
             MarketError: For somebody without skills, or an encoder other than that of the jobs.
         """
         probe = _probe(self.market)
-        # The job is encoded too: the result must be the vector that the market has.
+        # A job of the market is encoded too: its new vector must agree with that in the market.
         new = assemble_market(self.name, self.records[rows], [probe], encoder=self.encoder, test_fraction=0.0)
         _check_encoder(self.market, new, probe)
         context = {
@@ -99,13 +100,22 @@ def newcomers_of(
     table = _table(rows, Reading(reading.get("delimiter"), reading.get("encoding")))
     if not table.rows:
         raise MarketError(f"{table.file}: there is nobody; give at least one row.")
-    rules = CellRules(*(reading[name] for name in ("skill_separator", "null_values", "seniority_values", "decimal")))
+    how = {name: reading[name] for name in ("skill_separator", "null_values", "seniority_values", "decimal")}
+    rules = CellRules(**how, is_taken_over=options.get("skill_separator") is None)
     # Nothing was learned from new people, so they have no split, even if the market's own applicants have one.
     fields = [field for field in FIELDS if field != "split"]
     context = _context_fields(market, reading["context"], options.get("context") is not None, table.header)
-    records = records_of(
-        table, "applicants", reading["columns"], reading["text_columns"], rules, fields=fields, context=context
-    )
+    try:
+        records = records_of(
+            table, "applicants", reading["columns"], reading["text_columns"], rules, fields=fields, context=context
+        )
+    except MarketError as error:
+        if reading["columns"] and options.get("columns") is None and "has no column" in str(error):
+            raise MarketError(
+                f"{error} New people are read like the market's own, with `columns={reading['columns']!r:.400}`: say "
+                "`columns=` if their columns have other names, `columns={}` if these have the names of the fields."
+            ) from error
+        raise
     if isinstance(rows, str | os.PathLike):
         _tell_what_is_unknown(market, table.file, context, reading["context"])
     records = with_skills(table.file, "applicants", records, on_empty, [])
@@ -123,8 +133,8 @@ def _tell_what_is_unknown(
         given = context_fields(told) if isinstance(told, Mapping) else {}
         columns = [given[name].applicants or name if name in given else name for name in missing]
         logger.warning(
-            "%s has no column %s, so %s of the jobs is unknown for all these people. If columns of other names hold "
-            "it, say `context={%r: (%r, 'their column', %r)}`.",
+            "%s has no column %s, so the values of %s are unknown for all these people. If columns of other names "
+            "hold them, say `context={%r: (%r, 'their column', %r)}`.",
             *(file, " and no column ".join(map(repr, columns)), " and ".join(map(repr, missing))),
             *(missing[0], kind, missing[0]),
         )
@@ -160,15 +170,15 @@ def _context_fields(
     """The context fields to read, with the market's kinds: the requested ones and those with a column in the header."""
     # The argument of a generated market says which fields it shows, not in which columns they stand.
     told = context_fields(context if isinstance(context, Mapping) or is_asked else None)  # type: ignore[arg-type]
-    if strange := [name for name in told if name not in market.context]:
+    known = compared_fields(market)
+    if strange := [name for name in told if name not in known]:
         raise MarketError(
-            f"`context` must name fields that the jobs of market {market.name!r} have, {tuple(market.context)}, got "
-            f"{strange}."
+            f"`context` must name fields that the jobs of market {market.name!r} have, {tuple(known)}, got {strange}."
         )
-    columns = {name: told[name].applicants if name in told else None for name in market.context}
+    columns = {name: told[name].applicants if name in told else None for name in known}
     return {
         name: ContextField(table.kind, columns[name])
-        for name, table in market.context.items()
+        for name, table in known.items()
         if (is_asked and name in told) or (columns[name] or name) in header
     }
 
@@ -242,7 +252,7 @@ def _check_encoder(market: LabourMarket, new: LabourMarket, probe: Record) -> No
 
 
 def _joined(market: LabourMarket, new: LabourMarket, context: Mapping[str, ContextTable]) -> LabourMarket:
-    """The market with the applicants of another one and their context; new words come after its own."""
+    """The market with the applicants of ``new`` and their context; new words come after the words of the market."""
     old_words, new_words = market.vocabulary, new.vocabulary
     words: dict[str, tuple[str, ...]] = {}
     places: dict[str, NDArray[np.int32]] = {}
@@ -281,8 +291,8 @@ def _joined(market: LabourMarket, new: LabourMarket, context: Mapping[str, Conte
         ),
         text_blocks=market.text_blocks | new.text_blocks,
         context=context,
-        # The arguments by which the market's first applicants were read, not those of this call: a later call of
-        # `with_applicants` also takes them as its defaults, whatever the people of this call look like.
+        # The new market keeps the arguments by which the first applicants were read, not those of this call: a later
+        # call of `with_applicants` takes its defaults from the kept arguments.
         origin=_as_loaded(market),
     )
 
@@ -302,7 +312,7 @@ def _moved(skills: SkillLists, places: NDArray[np.int32]) -> SkillLists:
 def _lengthened(
     old: NDArray[np.floating] | None, new: NDArray[np.floating] | None, places: NDArray[np.int32], n_words: int
 ) -> NDArray[np.floating] | None:
-    """The market's table of one kind of words, with rows for new words; these are zero if they are not encoded."""
+    """The market's table of one kind of words, with rows for new words; a row is zero if its word is not encoded."""
     if old is None or n_words == len(old):
         return old
     table = np.zeros((n_words, old.shape[1]), dtype=old.dtype)

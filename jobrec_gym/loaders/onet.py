@@ -207,7 +207,7 @@ def _read(path: str | os.PathLike[str], max_occupations: int | None) -> tuple[li
     if not occupations:
         raise MarketError(f"{release.path}: no occupation has both hard and soft skills.")
     n_unrated = len(everything) - len(occupations)
-    left_out = [f"{n_unrated} of {len(everything)} occupations, not rated for both"] if n_unrated else []
+    left_out = [f"{n_unrated} of {len(everything)} occupations, which lack hard or soft skills"] if n_unrated else []
     return _some(occupations, max_occupations), left_out
 
 
@@ -250,7 +250,7 @@ def _important(release: Release, files: Sequence[str], threshold: float) -> dict
                 values[row["Element ID"]].append(value)
                 rated.append((row[_SOC], row["Element ID"], row["Element Name"].strip(), value))
     if not rated:
-        logger.info("%s: %s rates nothing by importance (scale IM); it is left out.", release.path, " and ".join(files))
+        logger.info("%s: %s rates nothing by importance (scale IM) and is left out.", release.path, " and ".join(files))
     average = {element: sum(some) / len(some) for element, some in values.items()}
     chosen: dict[str, list[_Rating]] = defaultdict(list)
     for code, element, name, value in rated:

@@ -23,7 +23,7 @@ __all__ = ["POSTING_COLUMNS", "load_job_posting", "read_postings"]
 POSTING_COLUMNS = (
     *("key", "title", "hard", "experience", "occupation", "description"),
     *("place", "region", "country", "remote", "salary", "currency", "company", "employment_type", "industry"),
-    *("posted", "valid_through", "url"),
+    *("posted", "valid_through", "expires", "url"),
 )
 """Columns of a posting's row: fields of a market, and columns for its context."""
 
@@ -45,7 +45,7 @@ _PER = re.compile(r"^(?:PER\b|/|AN?\b)\s*")
 _VOCABULARY = re.compile(r"^(?:https?://schema\.org/|schema:)")
 _SEPARATORS = ("\n", ";", "•", "·", "|", ",")
 _MAX_SKILL = 6  # words; a longer part of a text is a sentence, not a skill
-_DEEPEST = 4  # references to references
+_DEEPEST = 4  # how many references to references are followed
 _TOO_DEEP = "holds brackets in brackets too deep to read"
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d+)?")
 """A number whose commas separate thousands, also as in India: ``1,50,000``. A comma is no decimal sign in JSON-LD."""
@@ -84,6 +84,8 @@ def read_postings(path: str | os.PathLike[str], reading: Reading | None = None) 
       with 2,080 hours in a year; a salary without a unit counts as one per year; empty if the unit is an unknown word,
       or if the salary is no plain number, such as ``15,50``), ``currency``, ``company``, ``employment_type``,
       ``industry``, ``posted``, ``valid_through`` and ``url``.
+    * The dates of a job are ``posted`` (the day of ``datePosted``) and ``expires`` (``validThrough``, with its time of
+      day if it has one).
 
     Args:
         path: A file or a folder.
@@ -218,7 +220,8 @@ class _References:
 
     def __init__(self, known: Mapping[str, Any]):
         self._known = known
-        # Each object is resolved once a depth: objects that all refer to all would be resolved for each path anew.
+        # Each object is resolved once for each depth. Without this, objects that refer to one another would be
+        # resolved anew for each path.
         self._found: dict[tuple[str, int], Any] = {}
 
     def resolved(self, value: Any, depth: int = 0) -> Any:
@@ -278,6 +281,7 @@ def _row(node: Mapping[str, Any]) -> dict[str, Any]:
         "industry": _text(node.get("industry"), "name"),
         "posted": _text(node.get("datePosted"))[:10],
         "valid_through": _text(node.get("validThrough"))[:10],
+        "expires": _text(node.get("validThrough")),
         "url": _text(node.get("url")),
     }
 

@@ -161,6 +161,11 @@ class Rows(Sequence[tuple[int, dict[str, Any]]]):
             places -= block.n_rows
         raise IndexError(index)
 
+    def column(self, name: str) -> list[Any]:
+        """The cells of one column, without the others, which is faster than reading rows."""
+        place = self._header.index(name)
+        return [cell for block in self._blocks for cell in _cells(block.columns[place])]
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -177,7 +182,7 @@ class Table:
     rows: Sequence[tuple[int, dict[str, Any]]]
 
     def filled(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The rows that have a non-empty cell; spreadsheets write empty ones below a table."""
+        """The rows that have a non-empty cell; spreadsheets write empty rows below a table."""
         return ((number, row) for number, row in self.rows if not row or any(cell != "" for cell in row.values()))
 
 
@@ -204,11 +209,11 @@ def kind_of(source: str | os.PathLike[str], otherwise: str | None = None) -> tup
     if kind is None:
         if not file.exists():
             check_exists(file)
-        # What `look` knows without a scheme.
         if file.suffix.lower() in _SHEETS:
             raise MarketError(
                 f"{file} must end in {', '.join(_ENDINGS)}, and it is a spreadsheet: save the sheet as CSV (UTF-8)."
             )
+        # `look` finds out what such a file or folder is.
         is_looked_at = file.is_dir() or file.suffix.lower() in (".zip", ".html", ".htm", ".xhtml")
         hint = f"; `jobrec look {file}` tells what it is" if is_looked_at else ""
         raise MarketError(
@@ -252,7 +257,7 @@ def read_table(
         return tables[side] if side in tables else next(iter(tables.values()))
     raise MarketError(
         f"{kind_of(source, kind or 'json')[1]} is one JSON object with the lists "
-        f"{' and '.join(map(repr, tables))}, and only one is wanted: write it to a file of its own."
+        f"{' and '.join(map(repr, tables))}, and only one list is wanted: write that list to its own file."
     )
 
 
@@ -320,8 +325,8 @@ def csv_blocks(file: Path, reading: Reading, with_pyarrow: bool | None = None) -
         file: The file.
         reading: How it is read.
         with_pyarrow: Whether pyarrow reads the rows, up to the first one that it would read differently from the
-            standard library. The standard library reads the rest, so the rows are the same. ``None`` uses pyarrow for
-            large files, if it is installed.
+            standard library. The standard library reads the rest, so the rows are the same with and without pyarrow.
+            ``None`` uses pyarrow for large files, if it is installed.
 
     Raises:
         MarketError: For a file that cannot be read; the message names row (1 is the first below the header) or line.
@@ -339,7 +344,7 @@ def _blocks(file: Path, reading: Reading, layout: _Layout, with_pyarrow: bool | 
                 yield block
                 n_rows += block.n_rows
         except (ValueError, OSError):
-            pass  # The standard library reads on from there, or says what is wrong.
+            pass  # The standard library reads on after `n_rows` rows, or says what is wrong.
         else:
             return
     yield from _standard_csv(file, reading, layout, n_rows)
@@ -393,7 +398,7 @@ def _drop_unnamed(file: Path, row: int, cells: list[str], layout: _Layout) -> No
 
 def _next_rows(reader: Any, n: int) -> list[list[str]]:
     """Up to ``n`` rows of a reader; blank lines do not count."""
-    limit = csv.field_size_limit(_MAX_CELL)  # of the whole process, so it is reset below
+    limit = csv.field_size_limit(_MAX_CELL)  # a limit of the whole process, so it is reset below
     try:
         return list(islice(filter(None, reader), n))
     finally:
@@ -401,7 +406,7 @@ def _next_rows(reader: Any, n: int) -> list[list[str]]:
 
 
 def _pyarrow_csv(file: Path, reading: Reading, layout: _Layout) -> Iterator[Block]:
-    """The same rows by pyarrow; ValueError for anything that it would read differently."""
+    """The rows of :func:`_standard_csv`, read by pyarrow; ValueError for anything that it would read differently."""
     pyarrow, arrow_csv = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.csv")
     with open_bytes(file, reading.max_bytes) as raw:
         encoding = encoding_of(file, raw.peek(4096), reading.encoding)  # type: ignore[attr-defined]
@@ -429,8 +434,8 @@ def _pyarrow_csv(file: Path, reading: Reading, layout: _Layout) -> Iterator[Bloc
 class _WellQuoted(io.RawIOBase):
     """Gives a stream's bytes as long as every quotation mark opens a cell, closes one, or is doubled within a cell.
 
-    If one stands elsewhere, readers of CSV differ, and a ValueError is raised. It is also raised if the bytes read at
-    once may end within a line break of a cell, because pyarrow would then lose the second half.
+    If a quotation mark stands elsewhere, readers of CSV differ, and a ValueError is raised. A ValueError is also raised
+    if the bytes read at once may end within a line break of a cell, because pyarrow would lose its second half.
     """
 
     def __init__(self, stream: Any, delimiter: str):
@@ -572,7 +577,8 @@ def json_rows(file: Path, reading: Reading) -> Iterator[tuple[int, Any]]:
         reading: How it is read.
 
     Yields:
-        The number of each value, from 1, and the value. As long as each line holds one value, it is the line's number.
+        The number of each value, from 1, and the value. As long as each line holds one value, the number is that of
+        the line.
 
     Raises:
         MarketError: For invalid JSON, or an object that has a name twice.
@@ -593,7 +599,7 @@ def json_rows(file: Path, reading: Reading) -> Iterator[tuple[int, Any]]:
 
 
 def _is_one_value(line: str) -> bool:
-    """Whether a line is a JSON text by itself, or does not even begin one."""
+    """Whether a line is one whole JSON value, or begins neither with a JSON value nor with ``{``."""
     try:
         return not line[_decoder.raw_decode(line)[1] :].strip()
     except (ValueError, RecursionError):
@@ -601,7 +607,7 @@ def _is_one_value(line: str) -> bool:
 
 
 def _by_line(file: Path, text: TextIO) -> Iterator[tuple[int, Any]]:
-    """The values of lines; from the first line on that is not one whole value, values one after another."""
+    """The values of lines. From the first line on that is not one whole value, values may spread over lines."""
     number, plain = 1, True
     while piece := text.read(_LINES):
         piece += text.readline()
@@ -665,7 +671,7 @@ def _plain_values(piece: str, lines: list[str], number: int) -> list[tuple[int, 
 
 
 def _one_after_another(file: Path, window: _Window, in_array: bool, number: int = 0) -> Iterator[tuple[int, Any]]:
-    """The entries of an array, or values that spread over lines, numbered from the one after ``number``."""
+    """The entries of an array, or values that spread over lines, numbered from ``number + 1`` on."""
     if in_array:
         window.next_character()
         window.place += 1
@@ -692,7 +698,7 @@ class _Window:
 
     Args:
         text: The text.
-        part: What was read of it already and is to be read again.
+        part: A part of the text that was read already and is to be read again.
     """
 
     def __init__(self, text: TextIO, part: str = ""):
@@ -807,8 +813,8 @@ def parquet_blocks(file: Path, reading: Reading) -> tuple[list[str], Iterator[Bl
     try:
         packing = packing_of(file)
         if packing is not None:
-            raise MarketError(f"{file} is packed by {packing}, but Parquet is read only as it is: unpack it.")
-        # Not read_table, which would take a folder name like `side=jobs` for a partition.
+            raise MarketError(f"{file} is packed by {packing}, but Parquet is read only unpacked: unpack the file.")
+        # `read_table` is not used: it would take a folder name like `side=jobs` for a partition.
         opened = parquet.ParquetFile(file)
     except MarketError:
         raise
@@ -842,8 +848,8 @@ def _parquet_rows(file: Path, opened: Any, max_bytes: int) -> Iterator[Block]:
 def _decoded(file: Path, name: str, column: Any) -> Any:
     """A column whose cells Python has types for. Most columns stay as they are.
 
-    Bytes, and lists of bytes, are read as UTF-8, because some writers do not mark texts. Nanoseconds are cut off. Dates
-    beyond those of Python are read as texts.
+    Bytes, and lists of bytes, are read as UTF-8, because some writers do not mark texts. Times are cut to
+    microseconds. Dates that Python cannot hold are read as texts.
 
     Raises:
         MarketError: For objects or lists with such dates, and for an unknown time zone.
@@ -878,7 +884,7 @@ def _decoded(file: Path, name: str, column: Any) -> Any:
 
 
 def _readable(cell: Any, text: str | None) -> Any:
-    """A cell of pyarrow as Python reads it; its text if that cannot be."""
+    """A cell of pyarrow as Python reads it; its text if Python cannot read it."""
     try:
         return cell.as_py()
     except (ValueError, OverflowError):

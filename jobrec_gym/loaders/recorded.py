@@ -1,4 +1,4 @@
-"""The recorded market: a part of the default market. A language model was asked about each of its pairs."""
+"""The recorded market: a part of the default market. A language model was asked about each pair of this part."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def load_recorded() -> LabourMarket:
 def choose_rows(market: LabourMarket) -> tuple[Ids, Ids]:
     """The applicants (120,) and jobs (40,) of the default market that are recorded, ascending.
 
-    They come from the ten families whose two largest occupations have the most applicants. From each of these
+    They are of the ten families whose two largest occupations together have the most applicants. From each of the two
     occupations come the first six applicants, the first job, and the first job of another seniority.
     """
     applicants, jobs, words = market.applicants, market.jobs, market.vocabulary

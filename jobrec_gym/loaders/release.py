@@ -88,8 +88,8 @@ class Release:
         Args:
             file: Name of the file, without folders.
             columns: Which columns to read; others are left out.
-            also_called: Names of some of ``columns`` in other releases, which are tried if the first name is missing.
-                The returned rows use the first name all the same.
+            also_called: Other names of some of ``columns``, which other releases use. They are tried if a name of
+                ``columns`` is missing. The returned rows use the name of ``columns`` in each case.
             optional: Which of ``columns`` may be missing; their cells are then empty.
             delimiter: The text that separates cells.
             quoted: True if quotation marks enclose cells, False if they are text.

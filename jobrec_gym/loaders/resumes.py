@@ -27,7 +27,7 @@ _SECTIONS = ("basics", "work", "skills", "education", "projects", "volunteer", "
 _SOFT = re.compile(r"\b(soft|personal|interpersonal|social|people|transferable)\b|^communication$", re.IGNORECASE)
 _DATE = re.compile(r"^(\d{4})(?:-(\d{2}))?")
 _GOES_ON = re.compile(r"(?:to |until |till )?(?:present|current|currently|now|today|date|ongoing)\.?", re.IGNORECASE)
-"""What people write in place of a last date."""
+"""What people write in place of the date at which work ended."""
 
 
 def load_json_resume(
@@ -64,7 +64,7 @@ def read_resumes(path: str | os.PathLike[str], reading: Reading | None = None) -
       their place as one free text. A log line says for how many people this was done.
     * ``description``: the summary, then each position with its summary and highlights, and projects.
     * ``experience`` and ``years``: the total length of all work. Work that goes on (without ``endDate``, or with a word
-      such as ``Present`` there) ends with the latest date in the résumé. Work whose dates cannot be read does not
+      such as ``Present`` in it) ends with the latest date in the résumé. Work whose dates cannot be read does not
       count.
     * For the context: ``place``, ``region`` and ``country`` of ``basics.location``, ``languages``, ``degrees``, and
       ``updated``, the date of ``meta.lastModified``.

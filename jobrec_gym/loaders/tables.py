@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder
+from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, absolute_name
 from jobrec_gym.loaders.assembly import SPLITS, Record, SplitBy, assemble_market
 from jobrec_gym.loaders.careers import Occupation, applicants_of
 from jobrec_gym.loaders.cells import CellReader, CellRules, has_column, normal_form
@@ -17,6 +17,7 @@ from jobrec_gym.loaders.reading import Reading, Table, kind_of, read_sides, read
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import ContextField, ContextValue, LabourMarket, MarketError
 from jobrec_gym.market.context import Context, ContextKind, context_fields
+from jobrec_gym.market.dates import DATE_FIELDS, seconds_of
 from jobrec_gym.near_miss import best_match, with_known_keywords
 from jobrec_gym.paths import place_of
 
@@ -24,6 +25,8 @@ __all__ = [
     "FIELDS",
     "OnEmpty",
     "check_on_empty",
+    "columns_of_side",
+    "encoding_of_side",
     "load_csv",
     "load_json",
     "load_jsonl",
@@ -41,6 +44,7 @@ FIELDS = ("key", "title", "hard", "soft", "seniority", "experience", "occupation
 _SIDES = ("jobs", "applicants")
 _SKILL_FIELDS = ("hard", "soft")
 _ROLE_VALUES = {"jobs": "job", "applicants": "applicant"}
+_DAY = 86_400.0
 
 Columns = Mapping[str, Any]
 OnEmpty = Literal["raise", "skip"]
@@ -75,7 +79,7 @@ def load_table(
 ) -> LabourMarket:
     """A market from files of rows: CSV with a header, JSON (lines, an array, objects) or Parquet.
 
-    A file of CSV or JSON may be compressed by gzip, bz2, xz, zstd or zip, whatever its name is; one of Parquet may not.
+    A file of CSV or JSON may be compressed by gzip, bz2, xz, zstd or zip, whatever its name is; a Parquet file may not.
     Texts are brought to Unicode's normal form C. If a file may have been misread, a ``UserWarning`` names the argument
     that settles it.
 
@@ -96,8 +100,12 @@ def load_table(
             that differs from a field only by case or spaces (``Hard``) is refused until it is mapped. Without a key
             column a row's key is its number. ``split`` says ``train`` or ``test`` for each row, in place of
             ``test_fraction``. If rows of both sides are read, either both sides have this column or neither has.
-            ``description`` is a text for language models to read; no vector is made of it. To get one, use
-            ``text_columns`` with ``columns={"hard": "description"}``.
+            ``description`` is a text for language models to read; no vector is made of it. For a vector of it, use
+            ``text_columns`` with ``columns={"hard": "description"}``. Jobs may also have ``posted`` and ``expires``:
+            dates in ISO 8601, by which :func:`~jobrec_gym.recommendations.recommend` leaves out jobs (``open_at``). A
+            date without a time of day stands for the whole day, in UTC. A cell that is no date is an error if its
+            column is mapped. If it is not mapped, capitals in its name do not matter, such a cell is unknown and
+            counted, and a field of the ``context`` with that name has precedence.
         text_columns: Which of ``"hard", "soft"`` hold free text instead of a list of skills; a free text counts as one
             skill. Give a mapping ``{"jobs": [...], "applicants": [...]}`` if the sides differ.
         skill_separator: The text that separates skills in a cell, ``;`` unless given. A cell may also hold a list in
@@ -105,7 +113,7 @@ def load_table(
         delimiter: The character that separates the cells of CSV. By default it is the one of ``, ; | tab`` that splits
             the header and the rows into equally many cells, or the one that a first line ``sep=;`` names.
         encoding: Encoding of text; by default UTF-8, or the one of a byte order mark. Give a mapping if the two files
-            differ: ``{"jobs": "cp1252"}`` reads the applicants by default.
+            differ: ``{"jobs": "cp1252"}`` leaves the default for the applicants.
         max_bytes: Largest size in bytes of a compressed file once it is uncompressed.
         null_values: Words that mean an empty cell, whatever their case, in place of
             :data:`~jobrec_gym.loaders.cells.NULL_WORDS`. Such words are also left out of a cell's skills. A log line
@@ -135,10 +143,10 @@ def load_table(
     Example:
         >>> market = load_csv("jobs.csv", applicants="people.csv", columns={"hard": "skills"})
     """
-    readings = {side: Reading(delimiter, _of_side(encoding, side), max_bytes) for side in _SIDES}
+    readings = {side: Reading(delimiter, encoding_of_side(encoding, side), max_bytes) for side in _SIDES}
     if isinstance(encoding, Mapping) and applicants is None:
         raise MarketError(
-            f"`encoding` names one for each of two files, and {os.fspath(path)} is one file: give one, "
+            f"`encoding` has an entry for each of two files, and {os.fspath(path)} is one file: give one encoding, "
             "`encoding='cp1252'`."
         )
     rules = CellRules(skill_separator, null_values, seniority_values, decimal)
@@ -162,7 +170,7 @@ def load_table(
     _check_both_split(tables, records)
     if n_applicants is not None:
         records["applicants"] = _sampled(file, records["jobs"], n_applicants, seed)
-    return assemble_market(
+    market = assemble_market(
         f"{kind}:{file.name}",
         records["applicants"],
         records["jobs"],
@@ -174,6 +182,11 @@ def load_table(
         seed=seed,
         left_out=left_out,
     )
+    read_with: dict[str, Any] = {"columns": columns, "text_columns": text_columns or None, "context": context}
+    read_with |= {"skill_separator": skill_separator, "null_values": null_values, "decimal": decimal}
+    read_with |= {"seniority_values": seniority_values}
+    read_with["encoder"] = absolute_name(encoder) if isinstance(encoder, str) else encoder
+    return market.read_with(read_with)
 
 
 def load_csv(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
@@ -248,7 +261,7 @@ def _tables(
     return tables if role_column is None else _by_role(tables["jobs"], role_column, role_values)
 
 
-def _of_side(encoding: str | Mapping[str, str | None] | None, side: str) -> str | None:
+def encoding_of_side(encoding: str | Mapping[str, str | None] | None, side: str) -> str | None:
     """The encoding of the file of ``"jobs"`` or ``"applicants"``.
 
     Raises:
@@ -272,10 +285,10 @@ def with_skills(file: str, side: str, records: list[Record], on_empty: OnEmpty, 
     first = f"{empty[0].where} (key {empty[0].key!r}) has neither hard nor soft skills"
     if len(empty) == len(records):
         others = f", nor has any of the {len(records):,} {side}" if len(records) > 1 else ""
-        raise MarketError(f"{first}{others}: are they in another column? Name it by `columns=...`.")
+        raise MarketError(f"{first}{others}: are the skills in another column? Name it by `columns=...`.")
     if on_empty == "raise":
         more = f", like {len(empty):,} of {len(records):,} {side}" if len(empty) > 1 else ""
-        raise MarketError(f"{first}{more}; give it one, or leave such rows out by `on_empty='skip'`.")
+        raise MarketError(f"{first}{more}; give the row a skill, or leave such rows out by `on_empty='skip'`.")
     left_out.append(f"{len(empty):,} of {len(records):,} {side}, which have no skills")
     logger.warning("%s: left out %s.", file, left_out[-1])
     return [record for record in records if record.hard or record.soft]
@@ -288,13 +301,13 @@ def _check_both_split(tables: Mapping[str, Table], records: Mapping[str, Sequenc
     if with_split and without:
         raise MarketError(
             f"{tables[with_split[0]].file} says the split of the {with_split[0]}, and {tables[without[0]].file} has no "
-            f"column 'split' for the {without[0]}: give both files one ('train' in every row holds nothing out), "
-            "or neither."
+            f"column 'split' for the {without[0]}: give both files this column ('train' in every row "
+            "holds nothing out), or neither file."
         )
 
 
 def check_on_empty(on_empty: str) -> None:
-    """Raises :class:`MarketError` if it is neither ``"raise"`` nor ``"skip"``."""
+    """Raises :class:`MarketError` if ``on_empty`` is neither ``"raise"`` nor ``"skip"``."""
     if on_empty not in get_args(OnEmpty):
         raise MarketError(f"`on_empty` must be 'raise' or 'skip', got {on_empty!r}.")
 
@@ -326,21 +339,74 @@ def records_of(
     Raises:
         MarketError: As :func:`load_table`.
     """
-    _check_columns(columns)
-    columns_of = _columns_of(table, side, columns, role_column, fields)
+    dates = _date_columns(table, columns, context or {}) if side == "jobs" else {}
+    columns_of = _columns_of(table, side, columns, role_column, fields, [column for column, _ in dates.values()])
     text = _text_fields(side, text_columns)
     told = _context_columns(table, side, context or {})
     cells = CellReader(table.file, rules or CellRules(), table.header)
-    records = [_record(table.file, number, row, cells, columns_of, text, told) for number, row in table.filled()]
+    records = [_record(table.file, number, row, cells, columns_of, text, told, dates) for number, row in table.filled()]
     if not records:
         raise MarketError(f"{table.file} has no rows.")
     cells.finish()
+    if all(getattr(record, field) is None for field in dates for record in records):
+        for column, _ in dates.values():
+            del cells.counts[_unreadable(column)]  # whatever these columns hold, it is not dates
+    if "expires" in dates:
+        _doubt_midnights(table, dates["expires"][0], cells, records)
     phrases = [f"{n:,} {what} of {side}" for what, n in cells.counts.items()]
     if phrases:
         logger.warning("%s: left out %s.", table.file, ", ".join(phrases))
     if left_out is not None:
         left_out += phrases
     return records
+
+
+def _date_columns(
+    table: Table, columns: Columns | None, context: Mapping[str, ContextField]
+) -> dict[str, tuple[str, bool]]:
+    """The columns of the jobs' dates, by field, each with whether ``columns`` names it."""
+    told = columns_of_side("jobs", columns)
+    found: dict[str, tuple[str, bool]] = {}
+    for field in DATE_FIELDS:
+        if field in told:
+            column = told[field]
+            if not isinstance(column, str):
+                raise MarketError(f"`columns[{field!r}]` must be one column name, got {column!r}.")
+            if field in context:
+                raise MarketError(
+                    f"`context` must not name a field {field!r} if `columns` says where that date is: rename the field."
+                )
+            column = normal_form(column)
+            if not has_column(table.header, column):
+                raise MarketError(no_such_column(table.file, column, table.header))
+            found[field] = column, True
+        elif field not in context:
+            alike = [name for name in table.header if _plain(name) == field and name not in told.values()]
+            if alike:
+                found[field] = field if field in alike else alike[0], False
+    return found
+
+
+def _doubt_midnights(table: Table, column: str, cells: CellReader, records: Sequence[Record]) -> None:
+    """Warns if all jobs expire at midnight, by times of day: they may be days to which pandas has added a time."""
+    if all(record.expires is None or record.expires % _DAY for record in records):
+        return
+    is_midnight = (
+        record.expires % _DAY == 0 and seconds_of(cells.cell(row, column, record.where)) == record.expires
+        for (_, row), record in zip(table.filled(), records, strict=True)
+        if record.expires is not None
+    )
+    if all(is_midnight):
+        logger.warning(
+            "%s: all times in column %r are midnight, the beginning of a day. If a job is open on that day, write the "
+            "day without a time, 2026-11-30.",
+            *(table.file, column),
+        )
+
+
+def _unreadable(column: str) -> str:
+    """Name of the count of cells that are no dates, in a column that has a date's name and is not mapped."""
+    return f"unreadable dates in column {column!r}"
 
 
 def _context_columns(
@@ -395,16 +461,15 @@ def _by_role(table: Table, column: str, role_values: Mapping[str, str] | None) -
 
 
 def _columns_of(
-    table: Table, side: str, columns: Columns | None, role_column: str | None, fields: Sequence[str]
+    table: Table,
+    side: str,
+    columns: Columns | None,
+    role_column: str | None,
+    fields: Sequence[str],
+    dates: Sequence[str],
 ) -> dict[str, tuple[str, ...]]:
-    """The file's columns of these fields, as far as it has them."""
-    columns = columns or {}
-    if set(columns) & set(_SIDES):
-        _known("columns", columns, _SIDES)
-        columns = columns.get(side) or {}
-        if not isinstance(columns, Mapping):
-            raise MarketError(f"`columns[{side!r}]` must map fields to columns, got {columns!r}.")
-    _known("columns", columns, FIELDS)
+    """The columns of these fields, as far as the file has them; ``dates`` are further columns that are read."""
+    columns = columns_of_side(side, columns)
     found: dict[str, tuple[str, ...]] = {}
     for field in fields:
         names = columns.get(field, field)
@@ -433,7 +498,7 @@ def _columns_of(
             "which columns they are, "
             "e.g. `columns={'hard': 'skills'}`."
         )
-    used = {name for names in found.values() for name in names}
+    used = {*dates, *(name for names in found.values() for name in names)}
     logger.info(
         "%s: %s read from %s; columns not used: %s",
         *(
@@ -446,10 +511,25 @@ def _columns_of(
     return found
 
 
+def columns_of_side(side: str, columns: Columns | None) -> Columns:
+    """What the argument ``columns`` says of one side. Only jobs have dates."""
+    _check_columns(columns)
+    columns = columns or {}
+    known: tuple[str, ...] = (*FIELDS, *DATE_FIELDS)
+    if set(columns) & set(_SIDES):
+        _known("columns", columns, _SIDES)
+        columns = columns.get(side) or {}
+        if not isinstance(columns, Mapping):
+            raise MarketError(f"`columns[{side!r}]` must map fields to columns, got {columns!r}.")
+        known = known if side == "jobs" else FIELDS
+    _known("columns", columns, known)
+    return columns
+
+
 def _refuse_near_misses(table: Table, side: str, unmapped: Set[str], used: Set[str | None]) -> None:
     """Raises for a column like ``Hard`` or ``soft_``, which is nearly a field's name and would not be read."""
     for name in table.header:
-        field = name.casefold().strip(" \t_\ufeff\xa0")
+        field = _plain(name)
         if field not in unmapped or name in used:
             continue
         for number, row in table.rows:
@@ -461,6 +541,11 @@ def _refuse_near_misses(table: Table, side: str, unmapped: Set[str], used: Set[s
                     f"`columns={{{field!r}: {name!r}}}` (for one side `columns={{{side!r}: {{{field!r}: {name!r}}}}}`) "
                     "or rename the column."
                 )
+
+
+def _plain(column: str) -> str:
+    """The name of a column without regard to case and to what surrounds it."""
+    return column.casefold().strip(" \t_\ufeff\xa0")
 
 
 def _text_fields(side: str, text_columns: Sequence[str] | Mapping[str, Sequence[str]]) -> tuple[str, ...]:
@@ -491,6 +576,7 @@ def _record(
     fields: Mapping[str, tuple[str, ...]],
     text_fields: Sequence[str],
     context: Mapping[str, tuple[ContextKind, str]],
+    dates: Mapping[str, tuple[str, bool]],
 ) -> Record:
     where = f"{file}, row {number}"
 
@@ -529,7 +615,22 @@ def _record(
             name: _cell_context(cells, cells.cell(row, column, where), kind, where, column)
             for name, (kind, column) in context.items()
         },
+        **{name: _cell_date(cells, row, where, name, *dates[name]) for name in dates},
     )
+
+
+def _cell_date(
+    cells: CellReader, row: Mapping[str, Any], where: str, field: str, column: str, is_mapped: bool
+) -> float | None:
+    """A date of a job in seconds since 1970; a job that expires on a day is open on that day."""
+    cell = cells.cell(row, column, where)
+    try:
+        return cells.date(cell, where, column, through=field == "expires")
+    except MarketError:
+        if is_mapped:
+            raise
+        cells.counts[_unreadable(column)] += 1
+        return None
 
 
 def _cell_context(cells: CellReader, cell: Any, kind: ContextKind, where: str, column: str) -> ContextValue | None:

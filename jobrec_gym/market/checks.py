@@ -45,7 +45,7 @@ def check_population(side: str, population: Population) -> None:
         elif key.endswith("_offsets") and len(table) != n + 1:
             raise MarketError(f"`{side}.{key}` must have {n + 1} entries for {n} keys, got {len(table)}.")
     if _is_large_and_mapped(population):
-        return  # checked when it was saved; reading large tables whole would load them
+        return  # the tables were checked when they were saved; a check would load them into memory
     _check_rows(side, population)
     check_lengths(side, population.vectors, 0, population.keys)
 
@@ -78,7 +78,7 @@ def check_saved(side: str, population: Population, words: Vocabulary) -> None:
         if table.ndim != 1 or table.dtype.kind != kind or (kind == "u" and table.itemsize != 1):
             raise MarketError(f"`{side}.{key}` must be one column of {name}, got {table.dtype} {table.shape}.")
     if len(population.seniority) and not 0 <= population.seniority.min() <= population.seniority.max() <= 5:
-        raise MarketError(f"`{side}.seniority` must be 1 to 5, 0 if unknown, got others.")
+        raise MarketError(f"`{side}.seniority` must be 1 to 5, 0 if unknown, got other numbers.")
     _check_ids(side, population, words)
     for key, lists in (("hard_skills", population.hard_skills), ("soft_skills", population.soft_skills)):
         _check_lists(f"`{side}.{key}`", lists)
@@ -160,13 +160,13 @@ def check_lengths(
         key = "" if keys is None else f" (key {str(keys[row])!r:.80})"
         raise MarketError(
             f"`{side}` row {first_row + row}{key} has a vector that is {cause}; each must have unit "
-            "length. A length of 0 means that it has neither hard nor soft skills."
+            "length. A length of 0 means that the row has neither hard nor soft skills."
         )
 
 
 def check_words(side: str, population: Population, words: Vocabulary) -> None:
     """Checks that every id has a word."""
-    if not _is_large_and_mapped(population):  # `check_saved` checks large ones when they are opened
+    if not _is_large_and_mapped(population):  # `check_saved` checks large tables when they are opened
         _check_ids(side, population, words)
 
 
@@ -196,7 +196,7 @@ def check_context(name: str, table: ContextTable, applicants: Population, jobs: 
             raise MarketError(f"{place} must be {'lists' if table.kind == 'set' else 'an array'}, got {entries!r:.80}.")
         if len(entries) != n:
             raise MarketError(f"{place} must have one entry for each of the {n} {side}, got {len(entries)}.")
-        if not _is_large_and_mapped(population):  # `check_saved_context` checks large ones
+        if not _is_large_and_mapped(population):  # `check_saved_context` checks large tables
             _check_entries(place, table, entries)
 
 
@@ -209,7 +209,7 @@ def _check_entries(place: str, table: ContextTable, entries: NDArray[Any] | Skil
     least = 0 if table.kind == "set" else UNKNOWN
     beyond = 2 if table.kind == "flag" else len(table.words)
     if values.dtype.kind != "i" or (len(values) and not least <= values.min() <= values.max() < beyond):
-        raise MarketError(f"{place} must be integers in [{least}, {beyond}), got others, of {values.dtype}.")
+        raise MarketError(f"{place} must be integers in [{least}, {beyond}), got other values, of {values.dtype}.")
 
 
 def check_word_vectors(

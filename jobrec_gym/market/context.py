@@ -59,10 +59,11 @@ class ContextField(NamedTuple):
     Attributes:
         kind: How the values of applicant and job are compared. The result is 0.5 if one of them is unknown.
             ``"category"`` and ``"flag"``: 1 if both are equal, else 0. ``"set"``: the share of the job's entries that
-            the applicant has. ``"number"``: ``exp(-|x - y| / s)``, where s is the standard deviation of the jobs.
-            ``"at_least"``: 1 if the applicant's number is at least the job's, such as years of experience, else 0.
-            ``"at_most"``: 1 if it is at most the job's, such as a wished pay, else 0.
-        applicants: The applicants' column; ``None`` is the one with the field's name.
+            the applicant has. ``"number"``: ``exp(-|x - y| / s)`` for the numbers x and y of both, where s is the
+            standard deviation of the jobs' numbers. ``"at_least"``: 1 if the applicant's number is at least the job's,
+            such as years of experience, else 0. ``"at_most"``: 1 if the applicant's number is at most the job's, such
+            as a wished pay, else 0.
+        applicants: The applicants' column; ``None`` is the column with the field's name.
         jobs: The jobs' column, likewise.
     """
 
@@ -82,9 +83,10 @@ class ContextTable:
             unknown.
         jobs: (n_jobs,), likewise.
         words: The words that categories and sets refer to.
-        shown: Whether the field is among the pair features that ``"all"`` stands for, in pictures of pairs, in the
-            documents that a language model reads, and in the market's fingerprint. A field that is not shown can still
-            be named as a pair feature.
+        shown: Whether the field is among the pair features that ``"all"`` stands for, in rendered texts and pictures,
+            in the documents that a language model reads, and in the market's fingerprint. A field that is not shown can
+            still be named as a pair feature, except the dates of jobs
+            (:data:`~jobrec_gym.market.dates.DATE_FIELDS`).
     """
 
     kind: ContextKind

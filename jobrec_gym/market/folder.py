@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from jobrec_gym.array_files import mapped_array
 from jobrec_gym.market.checks import check_lengths
 from jobrec_gym.market.context import ContextTable, Side
+from jobrec_gym.market.remembered import remembered
 from jobrec_gym.market.tables import DESCRIPTION_KEYS, TABLE_KEYS, MarketError, Population, Vocabulary
 from jobrec_gym.market.verified import array_digest, remember
 from jobrec_gym.paths import place_of
@@ -58,6 +59,10 @@ class MarketTables(Protocol):
     context: Mapping[str, ContextTable]
     left_out: tuple[str, ...]
     cut: tuple[str, ...]
+
+    @property
+    def origin(self) -> Any:
+        """How the files of the market were read."""
 
 
 @contextlib.contextmanager
@@ -160,6 +165,7 @@ def write_tables(
         "vocabulary": market.vocabulary.as_lists(),
         **{name: value for name in _NOTES if (value := getattr(market, name))},
         **({"described": described} if described else {}),
+        **({"read_with": read_with} if (read_with := remembered(market.origin)) else {}),
         "context": [
             {"name": name, "kind": table.kind, "words": table.words, "shown": table.shown}
             for name, table in market.context.items()
@@ -180,7 +186,7 @@ def read_tables(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
         side: Population.from_tables(
             mapped_array(folder / f"{side}.npy"),
             {
-                # Plain views: reading an entry of a `np.memmap` takes three times as long as of an array.
+                # Plain views: reading an entry of a `np.memmap` takes three times as long as one of an array.
                 key: mapped_array(folder / _TABLES / f"{side}-{key}.npy").view(np.ndarray)
                 for key in (*TABLE_KEYS, *DESCRIPTION_KEYS)
                 if key in TABLE_KEYS or side in header.get("described", ())
@@ -188,7 +194,7 @@ def read_tables(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
         )
         for side in _SIDES
     }
-    listed = header.get("files")  # earlier markets have no digests
+    listed = header.get("files")  # markets of earlier releases have no digests
     for field in _WORD_VECTORS:
         file = folder / f"{field}.npy"
         is_there = file.is_file() if listed is None else file.name in listed
@@ -200,7 +206,7 @@ def read_tables(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
         "name": header["name"],
         "vocabulary": Vocabulary(**words),
         "text_blocks": frozenset(header["text_blocks"]),
-        "context": _read_context(folder, header.get("context", ())),  # earlier markets have none
+        "context": _read_context(folder, header.get("context", ())),  # earlier releases wrote none
         **{name: header.get(name, ()) for name in _NOTES},
     }
 
@@ -297,5 +303,5 @@ def _context_file(folder: Path, number: int, side: str, key: str) -> Path:
 
 
 def _digest_of(text: bytes) -> bytes:
-    """What replaces the opening bracket of a header: a bracket, and the digest of the text behind it."""
+    """What replaces the opening bracket of a header: a bracket, and the digest of all text after the bracket."""
     return b'{"sha256": "' + hashlib.sha256(text[1:]).hexdigest().encode() + b'", '

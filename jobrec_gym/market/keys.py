@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from jobrec_gym.market.tables import Profile
 from jobrec_gym.near_miss import best_match
 
-__all__ = ["find_row", "find_rows"]
+__all__ = ["find_row", "find_rows", "named_rows", "near_key"]
 
 _COMPARED = 2_000
-"""How many keys are compared with an unknown key, to suggest a similar one: those that share the most letters with it
-at the same positions, in either case. A comparison with a million keys would take minutes."""
+"""How many keys are compared with an unknown key, to suggest a similar one: the keys that share the most letters with
+it at the same positions, capital or not. A comparison with a million keys would take minutes."""
 
 _CASE = np.uint32(32)
 """The bit in which most small letters differ from their capitals: Latin, Greek and Cyrillic ones."""
@@ -29,7 +29,7 @@ def find_row(side: str, keys: NDArray[np.str_], which: int | str | Profile) -> i
     Args:
         side: ``"applicant"`` or ``"job"``, for messages.
         keys: (n,), the keys of that side.
-        which: A row (any integer), a key (any text, ``"5"`` too), or a profile, whose row and key must fit.
+        which: A row (any integer), a key (any text, ``"5"`` too), or a profile, whose key must be that of its row.
 
     Raises:
         ValueError: For a row that does not exist, an unknown key, or a key of several rows.
@@ -81,7 +81,10 @@ def find_rows(side: str, keys: NDArray[np.str_], asked: Iterable[str]) -> NDArra
     for key, (written, normal) in wanted.items():
         rows = found.get(written, found.get(normal))
         if rows is None:
-            raise ValueError(f"there is no {side} with the key {key!r:.80}.{_near_miss(keys, key)}")
+            near = near_key(keys, key)
+            like = f"Keys are texts such as {str(keys[0])!r:.80}; a row is an integer."
+            hint = f"Did you mean {near!r:.80}?" if near else like
+            raise ValueError(f"there is no {side} with the key {key!r:.80}. {hint}")
         found[key] = rows
         if len(rows) > 1:
             raise ValueError(
@@ -91,14 +94,39 @@ def find_rows(side: str, keys: NDArray[np.str_], asked: Iterable[str]) -> NDArra
     return np.array([found[key][0] for key in asked], dtype=np.int64)
 
 
-def _near_miss(keys: NDArray[np.str_], key: str) -> str:
+def named_rows(side: str, keys: NDArray[np.str_], named: Iterable[int | str | Profile]) -> NDArray[np.int64]:
+    """The rows that a user names, each by row, by key or by profile; arguments and errors as of :func:`find_row`.
+
+    Returns:
+        int64, one row for each of ``named``.
+    """
+    if isinstance(named, np.ndarray) and named.ndim == 1 and named.dtype.kind in "iu":
+        for row in named[(named < 0) | (named >= len(keys))].tolist():
+            find_row(side, keys, row)  # raises
+        return named.astype(np.int64)
+    listed = list(named)
+    texts = [place for place, which in enumerate(listed) if isinstance(which, str)]
+    found = np.empty(len(listed), dtype=np.int64)
+    if texts:
+        found[texts] = find_rows(side, keys, [listed[place] for place in texts])  # type: ignore[misc]
+    for place, which in enumerate(listed):
+        if not isinstance(which, str):
+            found[place] = find_row(side, keys, which)
+    return found
+
+
+def near_key(keys: NDArray[np.str_], key: str) -> str | None:
+    """The key that is most like an unknown one; ``None`` if no key is similar.
+
+    If the key is a number, a key with more or fewer zeros before this number is the most similar: a spreadsheet drops
+    such zeros.
+    """
+    if key.isdecimal() and len(padded := keys[np.char.lstrip(keys, "0") == key.lstrip("0")]):
+        return str(padded[0])
     likest: Any = keys
     if len(keys) > _COMPARED:
         letters = np.ascontiguousarray(keys).view(np.uint32).reshape(len(keys), -1)
         differences = letters ^ np.array([key], dtype=keys.dtype).view(np.uint32)
         same = (differences & ~_CASE == 0).sum(axis=1)
         likest = keys[np.argpartition(-same, _COMPARED)[:_COMPARED]]
-    near = best_match(key, likest.tolist())
-    if near:
-        return f" Did you mean {near!r:.80}?"
-    return f" Keys are texts such as {str(keys[0])!r:.80}; a row is an integer."
+    return best_match(key, likest.tolist())

@@ -41,6 +41,7 @@ from jobrec_gym.market.folder import (
     write_tables,
 )
 from jobrec_gym.market.keys import find_row
+from jobrec_gym.market.remembered import remembered
 from jobrec_gym.market.sources import MarketSpec, absolute, file_states, find_loader, plain_option
 from jobrec_gym.market.summary import summarise
 from jobrec_gym.market.tables import MarketError, Population, Profile, Vocabulary, read_only, view
@@ -51,24 +52,24 @@ from jobrec_gym.paths import place_of
 __all__ = ["LabourMarket", "load_market"]
 
 _WAYS_OUT = {
-    errno.EMFILE: "allow more open files, `ulimit -n 4096`, say; a market keeps one open for each of its tables",
-    errno.ENFILE: "let other programs close files, or allow more",
+    errno.EMFILE: "allow more open files, for example `ulimit -n 4096`; a market keeps a file open for each table",
+    errno.ENFILE: "let other programs close files, or allow more open files",
     errno.EACCES: "change its rights, or use a copy that you may read",
     errno.EPERM: "change its rights, or use a copy that you may read",
 }
-"""What to do if the system refuses to open a market, which may well be whole."""
+"""What to do if the system refuses to open a file of a market. The market itself may be whole."""
 
 _MOST_SHARED = 8
 _shared: OrderedDict[tuple[str, str], tuple[dict[str, tuple[int, int]], LabourMarket]] = OrderedDict()
-"""The last markets by source and options, with the states of their files."""
+"""The markets that were opened or asked for last, by source and options, with the states of their files."""
 _shared_lock = threading.Lock()
 
 
 class LabourMarket:
     """Applicants and jobs with their words, vectors and splits; frozen, shared by every environment that uses it.
 
-    Deep copies return the market itself. A market loaded from a path pickles as that path. Tables are not copied: the
-    market holds read-only views of them. Do not change them afterwards.
+    Deep copies return the market itself. A market loaded from a path pickles as that path. The arrays that you pass are
+    not copied: the market holds read-only views of them. Do not change these arrays afterwards.
 
     Args:
         name: A short name.
@@ -83,8 +84,8 @@ class LabourMarket:
         cut: Phrases on texts that are too long for the encoder. Nothing of such a text is dropped: it is encoded in
             pieces. An example is ``"1 of 4 texts, which are encoded in pieces"``.
         context: Further fields of both sides, by name, such as their places; see
-            :class:`~jobrec_gym.market.context.ContextTable`. Each field is a pair feature.
-        spec: How :func:`load_market` finds this market again; ``None`` for one made in memory.
+            :class:`~jobrec_gym.market.context.ContextTable`. Each field except the dates of jobs is a pair feature.
+        spec: How :func:`load_market` finds this market again; ``None`` for a market made in memory.
 
     Attributes:
         folder: The folder of a saved market; ``None`` for one in memory.
@@ -92,8 +93,8 @@ class LabourMarket:
             an index was made from these vectors.
 
     Raises:
-        MarketError: For an empty side, repeated keys, ids without a word, or vectors that are not finite, not of unit
-            length or of another size.
+        MarketError: For an empty side, repeated keys, ids without a word, vectors that are not finite or not of unit
+            length, or vectors whose sizes do not fit together.
     """
 
     name: str
@@ -178,7 +179,7 @@ class LabourMarket:
             left_out=self.left_out,
             cut=self.cut,
         )
-        # What a market with other applicants keeps of the one that it was made from.
+        # A market whose applicants were replaced keeps these attributes of the market that it was made from.
         kept = {key: getattr(self, key) for key in ("folder", "job_vectors_sha256", "_origin")}
         return made, (self.name, self.applicants, self.jobs, self.vocabulary), kept
 
@@ -195,12 +196,17 @@ class LabourMarket:
     @property
     def spec(self) -> MarketSpec | None:
         """How :func:`load_market` finds this market again; ``None`` for one made in memory, see :meth:`to_spec`."""
-        return copy.deepcopy(self._spec)  # the caller may change it; pickles use this one
+        return copy.deepcopy(self._spec)  # a copy: the caller may change it, and pickles use the original
 
     @property
     def origin(self) -> MarketSpec | Mapping[str, Any] | None:
-        """The :attr:`spec`; if applicants were replaced, the arguments by which those of the first market were read."""
-        return copy.deepcopy(self._origin if self._spec is None else self._spec)
+        """How this market's files were read: the arguments by name, as far as they are known; else the :attr:`spec`.
+
+        A saved market remembers the arguments :data:`~jobrec_gym.market.remembered.REMEMBERED`. If the applicants were
+        replaced, the arguments are still those by which the first market's applicants were read.
+        """
+        known = self._spec if self._origin is None or isinstance(self._spec, Mapping) else self._origin
+        return copy.deepcopy(known)
 
     @property
     def block_dim(self) -> int:
@@ -260,24 +266,26 @@ class LabourMarket:
 
         Args:
             rows: Mappings like the rows of a file of applicants, ``{"key": "p1", "hard": ["SQL"], "seniority": 2}``,
-                or such a file, read by its own ending. They replace the market's applicants, the first one as row 0.
-                All are in the train split.
-            columns: Which entry holds what. This and all arguments below are as in
+                or such a file, read by its own ending. These people replace the market's applicants. The first of them
+                is row 0, and all of them are in the train split.
+            columns: Which entry holds which field. This and all arguments below are as in
                 :func:`~jobrec_gym.loaders.tables.load_csv`. ``None`` takes the value with which the market itself was
-                loaded, if that is known. A saved market knows none of them.
+                loaded, if that value is known. A saved market remembers it; a market that an early release saved does
+                not.
             text_columns: Which of ``"hard", "soft"`` hold free text.
             skill_separator: The text that separates skills.
             null_values: Words that mean an empty cell.
             seniority_values: Levels by the rows' own words.
             decimal: The decimal sign of numbers.
             context: Which entries hold the market's context fields, as in :func:`~jobrec_gym.loaders.tables.load_csv`.
-                A field that a row does not have is unknown.
-            on_empty: Whether people without skills are an error, or are left out and counted in the log.
-            delimiter: The character that separates the cells of a CSV file. It is detected unless it is given here,
-                whatever the market was loaded with.
-            encoding: Encoding of a file. It is UTF-8, or that of a byte order mark, unless it is given here.
-            encoder: The encoder of the jobs. A saved market does not know it; the default encoder is used unless this
-                is given.
+                If a row does not have a field, its value is unknown.
+            on_empty: Whether people without skills are an error, or are left out and counted in a log line.
+            delimiter: The character that separates the cells of a CSV file. ``None`` detects it, whatever the market
+                was loaded with.
+            encoding: Encoding of a file. ``None`` is UTF-8, or the encoding of a byte order mark, whatever the market
+                was loaded with.
+            encoder: The encoder of the jobs. If it was an object or a folder, a saved market does not know it, and
+                ``None`` takes the default encoder.
             cache_dir: Folder that keeps vectors between runs; ``False`` keeps none.
 
         Returns:
@@ -325,14 +333,27 @@ class LabourMarket:
             applicants: The applicants that replace this market's.
             vocabulary: This market's words, and new words after them.
             origin: The :attr:`origin` of the result; ``None`` takes this market's.
-            **tables: ``title_vectors``, ``experience_vectors`` and ``text_blocks`` of these words, and the ``context``
-                of these applicants.
+            **tables: ``title_vectors`` and ``experience_vectors`` of ``vocabulary``, ``text_blocks``, and the
+                ``context`` with the new applicants.
         """
         market = LabourMarket(self.name, applicants, self.jobs, vocabulary, **tables)
-        # The jobs are the same, so their index stays where it is.
+        # The jobs are the same, so an index of them in the folder still fits.
         object.__setattr__(market, "folder", self.folder)
         object.__setattr__(market, "job_vectors_sha256", self.job_vectors_sha256)
         object.__setattr__(market, "_origin", self.origin if origin is None else origin)
+        return market
+
+    def read_with(self, arguments: Mapping[str, Any]) -> LabourMarket:
+        """The same market, which knows by which arguments of a loader its files were read, see :attr:`origin`.
+
+        Arguments that :func:`load_market` has noted in the :attr:`spec` have precedence over ``arguments``.
+
+        Args:
+            arguments: Values by name. A value is kept if its name is one of
+                :data:`~jobrec_gym.market.remembered.REMEMBERED` and if the value is plain data.
+        """
+        market = object.__new__(type(self))
+        market.__dict__.update(self.__dict__, _origin=remembered(arguments))
         return market
 
     def summary(self) -> str:
@@ -389,7 +410,7 @@ class LabourMarket:
             job_ids: Integers (n,).
 
         Returns:
-            float32 (n,). A value is the same to the bit, alone or in a batch.
+            float32 (n,). The value of a pair is the same to the bit, alone or in a batch.
         """
         return self.cosine_of(gathered(self.applicants.vectors, applicant_ids), job_ids)
 
@@ -441,6 +462,9 @@ class LabourMarket:
     def save(self, path: str | os.PathLike[str], dtype: str | None = None) -> LabourMarket:
         """Writes the market to a folder: ``market.json`` and one ``.npy`` file for each table, which is memory-mapped.
 
+        The folder also holds the arguments by which the market's files were read, as far as they are known and plain
+        data. :meth:`with_applicants` needs them: columns, separators, words, context, and the name of the encoder.
+
         The folder appears whole or not at all; an existing market there is replaced. No pickle is written.
 
         Args:
@@ -452,7 +476,7 @@ class LabourMarket:
             The saved market, memory-mapped from the folder.
 
         Raises:
-            MarketError: For another type, or a ``path`` that is something other than a saved market.
+            MarketError: For another type, or if ``path`` exists and is neither a saved market nor an empty folder.
         """
         try:
             is_known = dtype is None or np.dtype(dtype) in (np.float16, np.float32)
@@ -464,7 +488,7 @@ class LabourMarket:
         return self.load(path)
 
     def write_tables(self, folder: Path, job_vectors_sha256: str, made_from: Mapping[str, Any] | None = None) -> None:
-        """Writes everything but the vectors of applicants and jobs into a folder that has these already.
+        """Writes everything but the vectors of applicants and jobs into a folder that holds these vectors already.
 
         Args:
             folder: A folder from :func:`~jobrec_gym.market.market_folder`.
@@ -478,19 +502,19 @@ class LabourMarket:
     def load(cls, path: str | os.PathLike[str], verify: bool | None = None) -> LabourMarket:
         """Opens a saved market; its tables are memory-mapped, and a million jobs open in a moment.
 
-        Types, offsets and ranges are checked each time. Each array is also compared with its digest when the files are
-        new to the cache, which knows files by their sizes, times and inodes and remembers which ones were whole.
+        Types, offsets and ranges are checked each time. Each array is also compared with its digest if the cache does
+        not remember that the files were whole. The cache knows files by their sizes, times and inodes.
 
         Args:
             path: The folder.
-            verify: True compares digests now; False does not compare them; None compares them unless the cache
-                remembers that they were equal.
+            verify: True compares digests now; False does not compare them; None compares them if the cache does
+                not remember that they were equal.
 
         Raises:
-            MarketError: If the folder holds no market of this format, is not whole, or was changed.
+            MarketError: If the folder holds no market of this format, or a market that is not whole or was changed.
         """
         folder = place_of(path).absolute()
-        is_saved_market(folder)  # puts back the market if a process was killed while replacing it
+        is_saved_market(folder)  # puts back the old market if a process was killed while replacing it
         header = read_header(folder)
         try:
             tables = read_tables(folder, header)
@@ -510,6 +534,7 @@ class LabourMarket:
             for array in market._all_arrays():
                 give_back(array)  # the checks have read pages that this process may never need
             object.__setattr__(market, "folder", folder)
+            object.__setattr__(market, "_origin", remembered(header.get("read_with")) or None)
             object.__setattr__(market, "job_vectors_sha256", header["job_vectors_sha256"])
             return market
         except MarketError as error:
@@ -561,20 +586,20 @@ def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: 
     """Opens a market by name, by path or by scheme.
 
     Args:
-        source: ``"default"`` (the generated market over the embedded taxonomy), ``"recorded"`` (a part of it; a
-            language model was asked about all its pairs), the folder of a saved market, a file whose ending says what
-            it is (``"jobs.csv"``), ``"SCHEME:PATH"`` with a scheme of ``onet, esco, csv, json, jsonl, parquet,
-            json-resume, job-posting, dynaq-json``, a dictionary ``{"source": ..., keyword: ...}``, or a market, which
-            comes back as it is.
-        **kwargs: Keywords of the source, e.g. ``n_jobs=100_000`` or ``split_by="occupation"``. For a saved market it is
-            ``verify``, see :meth:`LabourMarket.load`.
+        source: ``"default"`` (the generated market over the embedded taxonomy), ``"recorded"`` (a part of the default
+            market; a language model was asked about all pairs of this part), the folder of a saved market, a file whose
+            ending says what it is (``"jobs.csv"``), ``"SCHEME:PATH"`` with a scheme of ``onet, esco, csv, json, jsonl,
+            parquet, json-resume, job-posting, dynaq-json``, a dictionary ``{"source": ..., keyword: ...}``, or a
+            market, which is returned unchanged.
+        **kwargs: Keywords of the source, e.g. ``n_jobs=100_000`` or ``split_by="occupation"``. A saved market has only
+            the keyword ``verify``, see :meth:`LabourMarket.load`.
 
     Returns:
-        The market. Equal calls share one object while it is among the last eight and its files have not changed. Paths
-        are recorded as absolute ones.
+        The market. Equal calls share one object as long as it is among the eight markets that were asked for last, and
+        its files have not changed. Its :attr:`~LabourMarket.spec` holds absolute paths.
 
     Raises:
-        MarketError: If there is no such source, or if it is not a market.
+        MarketError: If there is no such source, or if what it names is not a market.
     """
     if isinstance(source, LabourMarket):
         if kwargs:
@@ -598,7 +623,7 @@ def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: 
 
 
 def _load_shared(source: str, options: str, named: Sequence[Any]) -> LabourMarket:
-    """The market that an equal call has made, unless the files that the call names have changed since."""
+    """The market that an equal call has made. It is made anew if files that the call names have changed since."""
     key, before = (source, options), file_states(named)
     with _shared_lock:
         known = _shared.get(key)
@@ -606,7 +631,7 @@ def _load_shared(source: str, options: str, named: Sequence[Any]) -> LabourMarke
             _shared.move_to_end(key)
             return known[1]
     market = _open(source, json.loads(options), recorded=True)
-    # Files that the call itself has made, such as the market in `folder`, count as they are now.
+    # For files that the call itself has made, such as the market in `folder`, the state after the call counts.
     states = {**file_states(named), **before}
     with _shared_lock:
         _shared[key] = states, market
@@ -625,7 +650,7 @@ def _open(source: str, kwargs: dict[str, Any], *, recorded: bool) -> LabourMarke
     market: LabourMarket = load(**kwargs)
     if not recorded:
         return market
-    # Not the loader's own object: a loader may return the market of another source, which keeps its spec.
+    # A copy gets the spec: a loader may return the object of another source, which must keep its own spec.
     found = object.__new__(type(market))
     found.__dict__.update(market.__dict__, _spec={"source": source, **kwargs} if kwargs else source)
     return found

@@ -110,7 +110,7 @@ def named_sources() -> tuple[str, ...]:
 
 
 def near_source(source: str) -> str | None:
-    """The source that may have been meant by a misspelt name or scheme; ``None`` if none is like it.
+    """The source that may have been meant by a misspelt name or scheme; ``None`` if no source is similar.
 
     Example:
         >>> near_source("cvs:jobs.csv"), near_source("defalt")
@@ -125,7 +125,7 @@ def _check_exists(source: str) -> None:
     """Refuses a path that does not exist.
 
     Raises:
-        MarketError: With the nearest name that exists.
+        MarketError: For such a path. The message suggests the nearest name that exists.
     """
     exists = True
     with contextlib.suppress(OSError, ValueError):  # a text that cannot be a path
@@ -150,13 +150,13 @@ def _kind_of_file(source: str) -> str | None:
 
 
 _met: dict[str, str] = {}
-"""Folders of markets by the relative path under which they were first opened, for a process that changes its folder."""
+"""Folders of markets by the relative path by which they were first opened; a process may change its working folder."""
 
 
 def absolute(source: str) -> str:
     """The source with its path made absolute, so that a worker in another folder finds it too; ``~`` is expanded.
 
-    If a relative path does not exist, it means the folder that it named when it was first opened.
+    A relative path that does not exist stands for the folder that it named when this process first opened it.
     """
     scheme, colon, path = source.partition(":")
     if colon and scheme in _SOURCES:
@@ -193,7 +193,10 @@ def _inside(path: Path, scheme: str) -> Iterable[Path]:
 
 
 def file_states(options: Iterable[Any]) -> dict[str, tuple[int, int]]:
-    """State of the files that options name, and of the files in folders that they name. Equal states mean no change."""
+    """States of the files that options name, and of the files in folders that options name.
+
+    Equal states mean that no file has changed.
+    """
     found = {}
     for option in options:
         if isinstance(option, str):
@@ -201,10 +204,10 @@ def file_states(options: Iterable[Any]) -> dict[str, tuple[int, int]]:
             for text in filter(None, (option, rest)):
                 path = place_of(text)
                 with contextlib.suppress(OSError, ValueError):
-                    # A saved market is written whole, so its header shows whether it changed. Its other files do not
-                    # count: an index may be added at any time.
+                    # A saved market is written whole, so its header shows whether the market changed. Other files in
+                    # the folder do not count: an index may be added at any time.
                     files = (path / HEADER,) if is_saved_market(path) else (path, *_inside(path, scheme))
-                    # An empty folder counts as none: the call may put a market in its place.
+                    # An empty folder counts as no folder: the call may put a market in its place.
                     for file in () if is_empty(path) else files:
                         with contextlib.suppress(OSError):  # a link to nothing
                             state = file.stat()

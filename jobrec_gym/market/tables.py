@@ -70,7 +70,7 @@ class Profile:
         family: The occupation's family, ``None`` if the source has none.
         description: The source's description in whole sentences; may be empty. Language models read it; no vector is
             made of it.
-        context: Further known and shown values, by field, such as ``{"place": "Berlin"}``; see
+        context: Known values of the market's shown context fields, by field, such as ``{"place": "Berlin"}``; see
             :class:`~jobrec_gym.market.context.ContextField`.
         id: The row in the market's tables, which ``info`` and ``reset(options=...)`` also use; -1 for a profile that is
             not in a market. Profiles that differ only in ``id`` are equal.
@@ -131,7 +131,7 @@ class SkillLists:
         """The lists of several rows, end to end.
 
         Returns:
-            For each listed skill, the position in ``rows`` that lists it and the skill's id; both (total,).
+            For each listed skill, the place in ``rows`` of the row that lists it, and the skill's id; both (total,).
         """
         lengths = self.lengths(rows)
         owner = np.repeat(np.arange(len(rows)), lengths)
@@ -215,7 +215,7 @@ class Population:
         hard_skills: Hard skills of each row.
         soft_skills: Soft skills of each row.
         held_out: bool (n,), True for the test split.
-        descriptions: The source's description of each row, in whole sentences; ``None`` if it describes none.
+        descriptions: The source's description of each row, in whole sentences; ``None`` if the source describes no row.
     """
 
     keys: NDArray[np.str_]
@@ -255,7 +255,7 @@ class Population:
         return Population(vectors=self.vectors[rows], hard_skills=hard, soft_skills=soft, descriptions=texts, **taken)
 
     def tables(self) -> dict[str, NDArray[Any]]:
-        """All arrays except the vectors, by the names of :data:`TABLE_KEYS` and, if any, :data:`DESCRIPTION_KEYS`."""
+        """All arrays but the vectors, by name: :data:`TABLE_KEYS`, with descriptions also :data:`DESCRIPTION_KEYS`."""
         tables = {key: getattr(self, key) for key in ROW_TABLES}
         for block in BLOCKS:
             skills: SkillLists = getattr(self, f"{block}_skills")

@@ -24,7 +24,7 @@ _MOST_KEPT = 1_000
 _CHUNK_BYTES = 1 << 24
 
 _here: dict[str, str] = {}
-"""The memory of this process, for when nothing can be written."""
+"""What this process remembers; it is all that is remembered if the cache cannot be written."""
 
 
 def array_digest(array: NDArray[np.generic]) -> str:

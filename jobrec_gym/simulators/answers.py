@@ -93,8 +93,8 @@ def parse_decision(choice: Mapping[str, Any], length: str = "max_tokens") -> Par
 def parse_probability(choice: Mapping[str, Any], length: str = "max_tokens") -> ParsedAnswer:
     """The probability of an application, from a completion with the ``response_format`` of mode ``"probability"``.
 
-    It is read at the token in which the value of ``apply`` begins. An alternative to this token counts only if it
-    says exactly Yes or No, apart from blanks and the opening quotation mark.
+    The probability is read at the token in which the value of ``apply`` begins. An alternative to this token counts
+    only if it says exactly Yes or No, apart from blanks and the opening quotation mark.
 
     Args:
         choice: An entry of ``choices`` of a chat completion with ``logprobs``, as a plain dictionary.

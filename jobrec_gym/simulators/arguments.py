@@ -78,7 +78,7 @@ class Elicitation:
             are the :data:`~jobrec_gym.simulators.llm.QUANTILES` of their probabilities. Other values: the path of a
             :class:`~jobrec_gym.simulators.llm.Calibration`, or three rising numbers.
 
-    A path becomes an absolute one.
+    Paths are made absolute.
 
     Raises:
         ValueError: For other decisions than :data:`~jobrec_gym.simulators.base.DECISIONS`, thresholds that fall or are
@@ -234,8 +234,8 @@ class Retries:
 
     Attributes:
         attempts: Further tries after HTTP status 429 or 5xx and after time-outs; other failures are not tried again.
-        wait: Seconds before the first further try, doubled each time. If the server asks for a longer wait, that is
-            used.
+        wait: Seconds before the first further try, doubled each time. If the server asks for a longer wait, the longer
+            one is used.
         on_failure: How a recommendation without an answer is handled. ``"raise"`` raises
             :class:`~jobrec_gym.simulators.llm.FeedbackError`; ``"cosine"`` pays the cosine on the scale ``"matched"``;
             ``"skip"`` pays 0.0 and marks the transition invalid.
@@ -299,7 +299,7 @@ def unknown_argument(name: str, arguments: Sequence[str]) -> ValueError:
 
 
 def thresholds(values: ArrayLike) -> tuple[float, float, float]:
-    """Checks three rising probabilities: the lowest ones of a click, a save and an application. Equal ones pass.
+    """Checks three rising probabilities, those from which a click, a save and an application begin; equal ones pass.
 
     Raises:
         ValueError: If there are not three, or if one is below the one before.

@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class ReplayMiss(LookupError):
-    """A pair that strict replay does not know."""
+    """In strict replay, a pair is not in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Usage:
         tokens: Tokens in and out.
         cost_usd: Dollars.
         failures: Number of questions without an answer, by status.
-        decisions: Recommendations that feedback was asked for; those of a calibration do not count.
+        decisions: Recommendations that feedback was asked for; pairs of a calibration do not count.
     """
 
     calls: int
@@ -69,8 +69,8 @@ class Outcome(NamedTuple):
         cached: Whether the answer was known, or came with an equal question of the batch.
         reason: The reason of a failure without an answer, in words; :attr:`said` is the reason of any outcome.
         budget: The ``BudgetReached`` to raise, if a cap is the reason.
-        tokens: Tokens that the answer took here; 0 if it was known.
-        cost_usd: Dollars that it cost here.
+        tokens: Tokens that this question took; 0 if ``cached``.
+        cost_usd: Dollars that this question cost; 0 if ``cached``.
     """
 
     status: str
@@ -91,10 +91,10 @@ class _Batch:
     """Questions that are asked together.
 
     Attributes:
-        owner: Who claims them in the cache.
+        owner: The name under which the questions are claimed in the cache.
         deadline: When the caller waits no longer, on the monotonic clock.
         over: Set once the caller has stopped waiting. What is under way then ends without a further call.
-        hopeless: The error of a question that has shown that no call can succeed; none or a few.
+        hopeless: The errors of questions that have shown that no call can succeed: none, one or a few.
     """
 
     def __init__(self, seconds: float):
@@ -118,8 +118,8 @@ class Asker(Shared):
         sampling: The entries of a request beside its messages, the length of an answer included.
         prices: Dollars per token in and out, ``None`` for the model's list price.
         cache: The cache that keeps the answers.
-        cache_mode: ``"record"`` asks about pairs that are not in the cache. ``"replay"`` never asks; such a pair has
-            the status ``not_recorded``. ``"replay_strict"`` raises for such a pair.
+        cache_mode: ``"record"`` asks about pairs that are not in the cache. ``"replay"`` never asks: a pair that is
+            not in the cache has the status ``not_recorded``. ``"replay_strict"`` raises for such a pair.
         ledger: The caps, and the record of what was spent.
         calls: How many calls at a time, and how long each may take.
         retries: How often to try again.
@@ -286,7 +286,7 @@ class Asker(Shared):
             return self._chat
 
     def _ask_unless(self, chat: ChatModel, key: str, question: Question, batch: _Batch) -> Outcome:
-        """Asks, in a thread. If another question of the batch has shown that no call can succeed, it raises instead."""
+        """Asks, in a thread. Raises if another question of the batch has shown that no call can succeed."""
         if batch.hopeless:
             raise batch.hopeless[0]
         try:
@@ -321,7 +321,7 @@ class Asker(Shared):
         pause = self._retries.wait
         for left in range(self._retries.attempts, -1, -1):
             if batch.over.is_set():
-                return Outcome("timeout", reason="nobody waited for it any more")
+                return Outcome("timeout", reason="nobody waited for the answer any more")
             reservation = self._reserve(key, batch, most_tokens, most_cost)
             if isinstance(reservation, BudgetReached):
                 return Outcome("budget", reason=str(reservation), budget=reservation)

@@ -60,10 +60,10 @@ class Feedback:
     """Answers to a batch of n recommendations; each field is an array (n,).
 
     Attributes:
-        decision: Entries of :data:`DECISIONS`, ``""`` where there is none.
+        decision: Entries of :data:`DECISIONS`, ``""`` where there is no decision.
         reward: float64, what the decision is worth.
-        status: ``"ok"``, or what went wrong instead of an answer. It begins with ``"cosine:"`` if a cosine is paid in
-            place of the answer.
+        status: ``"ok"``, or the reason why there is no answer. The status begins with ``"cosine:"`` if a cosine is paid
+            in place of the answer.
         probability: float64, the probability of an application, if the simulator gives one; else NaN.
         reason: The reason for the decision, in the simulator's words; may be empty.
         tokens: int64, tokens spent.
@@ -133,7 +133,7 @@ class Feedback:
 
     @property
     def number(self) -> NDArray[np.integer]:
-        """Integers (n,), the decisions' places in :data:`DECISIONS`; -1 where there is none."""
+        """Integers (n,), the decisions' places in :data:`DECISIONS`; -1 where there is no decision."""
         number = np.full(len(self), -1, dtype=np.int64)
         for place, word in enumerate(DECISIONS):
             number[self.decision == word] = place
@@ -144,7 +144,7 @@ class Feedback:
         return Feedback(**{name: getattr(self, name)[rows] for name in Feedback.__slots__})
 
     def spread(self, rows: NDArray[np.bool_]) -> Feedback:
-        """A batch of n rows with the answers in the rows that ``rows`` (n,) marks. The others have no decision."""
+        """A batch of n rows, with the answers in the rows that ``rows`` (n,) marks; other rows have no decision."""
         nothing = Feedback.of([""] * len(rows), np.zeros(len(rows)))
         columns = {}
         for name in Feedback.__slots__:
@@ -165,7 +165,7 @@ class Feedback:
 
     @property
     def details(self) -> dict[str, NDArray[Any]]:
-        """Entries for ``info`` beside the reward, by their key there: new arrays of objects (n,)."""
+        """Entries for ``info`` beside the reward, by their key in ``info``: new arrays of objects (n,)."""
         return {
             "feedback/decision": self.decision.astype(object),
             "feedback/status": self.status.astype(object),
@@ -281,13 +281,13 @@ class BoundSimulator(Protocol):
 
     * ``draws = False`` says that no answer depends on ``interaction_keys``, which are then not computed.
     * ``prepare(applicant_ids, job_ids)`` is called after the first step of episodes, with (m,) applicants and the
-      (m, k) jobs that each of them is shown. It may compute their answers ahead. ``None`` is the same as no such
-      method.
+      (m, k) jobs that each of them is shown. It may compute their answers ahead. ``prepare = None`` is the same
+      as no such method.
     * ``is_free = True`` says that an answer costs nothing and does not depend on the other questions. An environment
       may then ask about rows that it does not need, if leaving them out would take longer.
-    * ``noise_of(interaction_keys)`` gives noise, (n,) float64, and says that the keys have no other use. An environment
-      that knows its interactions ahead then draws the noise of many together, and passes it to ``feedback`` as
-      ``noise=``, (n,), in place of the keys. ``None`` is the same as no such method.
+    * ``noise_of(interaction_keys)`` gives noise, (n,) float64. A simulator with this method uses the keys for nothing
+      else. An environment that knows its interactions ahead then draws the noise of many together, and passes it to
+      ``feedback`` as ``noise=``, (n,), in place of the keys. ``noise_of = None`` is the same as no such method.
     """
 
     def feedback(
@@ -360,7 +360,7 @@ def make_simulator(simulator: UserSimulator | SimulatorSpec) -> UserSimulator:
 
 
 def class_with_bind(argument: str, entry_point: str) -> Any:
-    """Imports the class ``"module:Class"`` and checks it. It is not called, because a spec may come from somebody else.
+    """Imports and checks the class ``"module:Class"``, without calling it: a spec may come from somebody else.
 
     Args:
         argument: Name of the argument that has this value, for the message.
@@ -391,7 +391,7 @@ def made_of_spec(argument: str, kind: Any, spec: Mapping[str, Any]) -> Any:
         spec: The spec. Its other entries are keywords of the constructor, or what the class's ``from_spec`` reads.
 
     Raises:
-        ValueError: For a keyword that the class does not have, or if one is missing or of a type that it does not take.
+        ValueError: For a keyword that the class does not have, a missing keyword, or a value of a wrong type.
     """
     options = {name: value for name, value in spec.items() if name != "type"}
     try:

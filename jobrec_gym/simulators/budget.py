@@ -66,7 +66,7 @@ class Ledger:
 
     Args:
         cache: The cache, or its path or address.
-        budget: The caps on calls and tokens; ledgers with the same name in one cache are one ledger.
+        budget: The caps on calls and tokens; ledgers with the same name in one cache share one record.
         max_usd: Most dollars, ``None`` for no cap.
 
     Raises:

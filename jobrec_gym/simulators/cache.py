@@ -265,7 +265,7 @@ class AnswerStore(ABC):
         """Closes what this thread has open; the next use opens it again."""
 
     def put(self, answer: CachedAnswer) -> None:
-        """Keeps an answer, unless there is one already. After the return the answer survives a kill of the process."""
+        """Keeps an answer if its key has none yet. After the return the answer survives a kill of the process."""
         self.put_all([answer])
 
     def summary(self) -> list[dict[str, Any]]:
@@ -371,7 +371,7 @@ def answer_of(text: str, key: str) -> CachedAnswer | None:
 
 
 def fault_of(status: Any, decision: Any, probability: Any) -> tuple[str, str] | None:
-    """The column of an answer that is wrong, and what it must be; ``None`` if all are right."""
+    """A wrong column of an answer, and what its value must be; ``None`` if all columns are right."""
     if status not in KEPT_STATUSES:
         return "status", f"must be one of {KEPT_STATUSES}"
     has_probability = probability is not None and not isinstance(probability, str) and probability == probability
@@ -387,12 +387,14 @@ def fault_of(status: Any, decision: Any, probability: Any) -> tuple[str, str] | 
 def _json_row(line: str, number: int, path: str | os.PathLike[str]) -> Any:
     try:
         return json.loads(line)
-    except (ValueError, RecursionError) as error:  # also a number of too many digits, and lists in too many others
+    except (ValueError, RecursionError) as error:  # also a number of too many digits, or lists nested too deep
         raise ValueError(f"{os.fspath(path)} row {number} is not JSON: {error}.") from error
 
 
 def _says_what_wrote_it(row: Any, path: str | os.PathLike[str]) -> bool:
-    """Whether a row of an export is not an answer but names the release that wrote it; joined files have several.
+    """Whether a row of an export is not an answer but names the release that wrote it.
+
+    A file that was joined from several exports has several such rows.
 
     Raises:
         ValueError: If it was written by a later version.
@@ -404,7 +406,7 @@ def _says_what_wrote_it(row: Any, path: str | os.PathLike[str]) -> bool:
 
 
 def _check_export(about: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Refuses an export of a later version; exports of earlier ones name no version."""
+    """Refuses an export of a later version; exports of earlier versions name no version."""
     found = about.get("format", _EXPORT_FORMAT)
     if found != _EXPORT_FORMAT:
         raise ValueError(

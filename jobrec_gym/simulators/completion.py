@@ -45,8 +45,8 @@ class CallFailed(Exception):
     Attributes:
         status: ``rate_limit``, ``server_error``, ``timeout``, ``connection``, ``refusal``, ``rejected`` or
             ``bad_response``.
-        again: Whether it is worth another try.
-        billed: Whether it may be on a bill, because it was sent and not refused.
+        again: Whether another try is worthwhile.
+        billed: Whether the call may be on a bill, because it was sent and not refused.
         wait: Seconds that the server asks to wait, 0 if it does not say.
         reason: The reason in the server's words, cut to a bound, with API keys masked.
     """
@@ -148,7 +148,8 @@ class ChatModel:
         except Exception as error:
             failure = _sorted_out(self._litellm, error, self.model, self._api_key)
         if failure is not None:
-            # Outside of the handler: litellm's exception may hold the key, and would be part of the traceback.
+            # `failure` is raised outside of the handler. In the handler litellm's exception, which may hold the key,
+            # would be part of the traceback.
             raise failure
         try:
             choice, (tokens_in, tokens_out) = _choice_of(plain), _tokens_of(plain)
@@ -180,7 +181,7 @@ class ChatModel:
         return "none"
 
     def _check_parameters(self) -> None:
-        """Refuses a model that cannot enforce a schema or give token probabilities; logs parameters that it drops."""
+        """Refuses a model that cannot enforce a schema or give token probabilities; logs dropped parameters."""
         supported = self._litellm.get_supported_openai_params(model=self.model)
         if supported is None:  # not on litellm's list
             return
@@ -198,7 +199,7 @@ def _choice_of(plain: Mapping[str, Any]) -> dict[str, Any]:
     """The first choice of a completion; its message is a mapping with an entry ``refusal``."""
     choice = dict(plain["choices"][0])
     message = dict(choice.get("message") or {})
-    # litellm moves fields that not every provider has.
+    # Fields that not every provider has are moved by litellm, into `provider_specific_fields`.
     message["refusal"] = (message.get("provider_specific_fields") or {}).get("refusal")
     return choice | {"message": message}
 
@@ -247,7 +248,7 @@ def _import_litellm() -> Any:
         except ImportError as error:
             raise ImportError(f"a language model needs an extra: {install_command('llm')}") from error
         litellm.suppress_debug_info = True
-        # Otherwise each call logs two lines if the root logger shows INFO.
+        # Without levels of their own these loggers write two lines a call if the root logger shows INFO.
         for name in ("LiteLLM", "httpx"):
             logger = logging.getLogger(name)
             if logger.level == logging.NOTSET:

@@ -88,8 +88,8 @@ logger = logging.getLogger(__name__)
 Ids = NDArray[np.int64]
 
 QUANTILES = (0.60, 0.85, 0.95)
-"""Shares of the pairs that are below a click, a save and an application. They are those of
-:class:`~jobrec_gym.simulators.rules.RuleSimulator`."""
+"""Shares of the pairs whose probabilities lie below the thresholds of a click, a save and an application: the quantiles
+that :class:`~jobrec_gym.simulators.rules.RuleSimulator` has for its utility."""
 
 _CALIBRATION_FORMAT = "jobrec-calibration/1"
 _CALIBRATION_PAIRS = 100
@@ -140,7 +140,7 @@ class Calibration:
     persona: str
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a small JSON file that names the release that wrote it; it appears whole or not at all."""
+        """Writes a small JSON file that names the release that wrote it. The file appears whole or not at all."""
         said = {"format": _CALIBRATION_FORMAT, "written_by": written_by(), **asdict(self)}
         with whole_file(path) as scratch:
             scratch.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
@@ -150,13 +150,13 @@ class Calibration:
         """Reads a file of :meth:`save`.
 
         Raises:
-            ValueError: If it is not one, or is of another version.
-            OSError: If it cannot be opened.
+            ValueError: If the file is no calibration, or one of another version.
+            OSError: If the file cannot be opened.
         """
         name = f"`elicitation.calibration` {os.fspath(path)!r}"
         try:
             kept = json.loads(place_of(path).read_text(encoding="utf-8"))
-            # Earlier files lack both.
+            # Files of earlier releases lack both entries.
             found, writer = kept.pop("format", _CALIBRATION_FORMAT), kept.pop("written_by", None)
             if found == _CALIBRATION_FORMAT:
                 return cls(**(kept | {"thresholds": thresholds(kept["thresholds"])}))
@@ -174,8 +174,8 @@ class LLMSimulator:
     The model is asked about a pair once. Answers are kept under a hash of the question, and a pair's answer does not
     change within a cache. A failure never becomes a silent number: ``Feedback.status`` names it. ``refusal``,
     ``truncated``, ``bad_json``, ``wrong_schema``, ``foreign_word`` and ``no_logprobs`` are kept like answers, because
-    the same question would bring the same result. They are not kept if the server is the cause, as with an empty
-    message, words around the JSON or a web page. ``rate_limit``, ``server_error``, ``timeout``, ``connection``,
+    the same question would bring the same result. Such a failure is not kept if the server is its cause, as with an
+    empty message, words around the JSON or a web page. ``rate_limit``, ``server_error``, ``timeout``, ``connection``,
     ``rejected``, ``bad_response``, ``budget`` and ``not_recorded`` are never kept.
 
     Related arguments are grouped into objects. Each may be given as an object or as a plain mapping:
@@ -194,11 +194,12 @@ class LLMSimulator:
             your own text.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
         cache: SQLite file that keeps the answers and the ledger of the budget. All processes of one machine that name
-            the file share it. For many machines it is ``"redis://HOST:6379/0"``, see
+            the file share it. For many machines give ``"redis://HOST:6379/0"``, see
             :class:`~jobrec_gym.simulators.redis_cache.RedisAnswerCache`. With ``None`` answers are kept as long as this
             object lives.
-        cache_mode: ``"record"`` asks about pairs that are not in the cache. ``"replay"`` never asks the model; such a
-            pair has the status ``not_recorded``. ``"replay_strict"`` raises :class:`ReplayMiss` for such a pair.
+        cache_mode: ``"record"`` asks about pairs that are not in the cache. ``"replay"`` never asks the model: a pair
+            that is not in the cache has the status ``not_recorded``. ``"replay_strict"`` raises :class:`ReplayMiss`
+            for such a pair.
         max_usd: Hard cap on dollars, of all processes and runs that share the cache.
         elicitation: The template, the order of the decisions, and the thresholds of probabilities.
         sampling: Temperature, seed, length of an answer, and further entries of a request.
@@ -334,8 +335,8 @@ class LLMSimulator:
                 probabilities only and reward 0.0.
 
         Raises:
-            FeedbackError: As ``retries.on_failure`` and ``budget.on_reached`` say. The policy ``"cosine"`` raises it
-                too, because a cosine needs a market.
+            FeedbackError: As ``retries.on_failure`` and ``budget.on_reached`` say. The policy ``"cosine"`` raises
+                the error too, because a cosine needs a market.
         """
         questions = [
             (encode_document(applicant), encode_document(job)) for applicant, job in zip(applicants, jobs, strict=True)
@@ -360,9 +361,9 @@ class LLMSimulator:
 
         Raises:
             ValueError: In mode ``"decision"``, for fewer than 2 pairs, or if ``quantiles`` are not three shares above
-                0, each above the one before. Nobody is asked then.
+                0, each above the one before. The model is then not asked.
             FeedbackError: If a question failed: the thresholds would lack its answer, and the next calibration, which
-                may get it, would give other ones. Also if the model gave usable answers on fewer than half of the
+                may get it, would give other thresholds. Also if the model gave usable answers on fewer than half of the
                 pairs, or if it gives too many pairs the same probability.
             BudgetReached: If a cap is reached before the end.
         """
@@ -525,8 +526,8 @@ class LLMSimulator:
     def changed(self, **arguments: Any) -> LLMSimulator:
         """The same simulator, with its key, and with some arguments changed.
 
-        The template, the length of an answer and the address have defaults that depend on ``mode`` or ``model``. Those
-        that still have their default get that of the new ``mode`` or ``model``; others stay as they are.
+        The template, the length of an answer and the address have defaults that depend on ``mode`` or ``model``. If one
+        of these still has its default, it gets the default of the new ``mode`` or ``model``. Otherwise it is kept.
 
         Example:
             >>> simulator = LLMSimulator("openai/gpt-4o-mini", sampling=Sampling(seed=7))
@@ -570,7 +571,7 @@ class LLMSimulator:
         return self  # threads may share it, and a copy by its state would lack the key
 
     def __repr__(self) -> str:
-        # With a persona and rewards that are not as usual: this text tells one source of a prior from another.
+        # A persona or rewards other than the default are shown: this text tells one source of a prior from another.
         # The template is shown by its name, without its folder: the folder may have changed by the time that an agent
         # is loaded.
         shown: dict[str, Any] = {"mode": self.mode, "prompt": Path(self.elicitation.prompt or "").name}
@@ -584,7 +585,8 @@ class LLMSimulator:
 class BoundLLMSimulator(Shared):
     """A language model on one market; made by :meth:`LLMSimulator.bind`.
 
-    Threads may share one, and a deep copy is the object itself. A pickle holds the answers of this process, but no key.
+    Threads may share an object, and a deep copy is the object itself. A pickle holds the answers of this process, but
+    no key.
     """
 
     def __init__(self, simulator: LLMSimulator, market: LabourMarket):

@@ -21,7 +21,7 @@ NOT_RECORDED = "not_recorded"
 """The ``feedback/status`` of a pair without an answer in the log; its transition is not valid."""
 
 _WHICH = 1
-_WORDS = np.array([*DECISIONS, ""])  # a decision of -1 is the last one
+_WORDS = np.array([*DECISIONS, ""])  # the decision -1 takes the last word, ""
 
 
 class LoggedSimulator:

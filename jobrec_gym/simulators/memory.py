@@ -21,7 +21,7 @@ _DENSE_PAIRS = 1 << 24
 class FeedbackMemory(Shared):
     """Answers of a market's pairs, found by their ids; for answers that do not change.
 
-    Threads may share one. A pickle holds only the pairs that have an answer.
+    Threads may share a memory. A pickle holds only the pairs that have an answer.
 
     Args:
         n_applicants: Number of applicants of the market.
@@ -51,7 +51,7 @@ class FeedbackMemory(Shared):
 
     def take(self, places: Ids) -> Feedback:
         """The answers at places (n,), marked as known before and free."""
-        kept = self._answers  # read once: another thread may replace it by a longer table
+        kept = self._answers  # read once: another thread may replace `_answers` by a longer table
         return Feedback.of(
             kept.decision[places],
             kept.reward[places],
@@ -61,7 +61,7 @@ class FeedbackMemory(Shared):
         )
 
     def add(self, applicant_ids: Ids, job_ids: Ids, feedback: Feedback) -> None:
-        """Keeps the answers (n,) whose status is ``ok``; others may change the next time."""
+        """Keeps the answers (n,) whose status is ``ok``. Other answers may change the next time."""
         pairs = np.asarray(applicant_ids, dtype=np.int64) * self._n_jobs + job_ids
         pairs, rows = np.unique(pairs, return_index=True)
         with self.lock:
@@ -77,7 +77,7 @@ class FeedbackMemory(Shared):
             getattr(self._answers, name)[self._size : needed] = getattr(feedback, name)[rows]
         places = np.arange(self._size, needed)
         self._size = needed
-        # Last: other threads read this without the lock, and the answer at a place must then be there.
+        # The places are set last: other threads read them without the lock, and then need the answer at a place.
         if isinstance(self._place, dict):
             self._place.update(zip(pairs.tolist(), (places + 1).tolist(), strict=True))
         else:

@@ -102,9 +102,9 @@ class Recording:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an npz file without pickles.
 
-        Beside the attributes it has ``format``, ``written_by`` and, for readers without this package, ``decision``:
-        int8 (n, m), places in :data:`~jobrec_gym.simulators.base.DECISIONS`, -1 where there is none. The file appears
-        whole or not at all.
+        Beside the attributes the file has ``format``, ``written_by`` and, for readers without this package,
+        ``decision``: int8 (n, m), places in :data:`~jobrec_gym.simulators.base.DECISIONS`, -1 where there is none. The
+        file appears whole or not at all.
 
         Raises:
             OSError: If it cannot be written, with the path.
@@ -129,7 +129,7 @@ class Recording:
         """
         try:
             arrays = read_arrays(path)
-            found = str(arrays.get("format", _FORMAT))  # earlier recordings lack it
+            found = str(arrays.get("format", _FORMAT))  # earlier recordings lack `format`
             if found != _FORMAT:
                 raise ValueError(
                     f"its format is {found!r:.40}, by {arrays.get('written_by')!s:.40}, and this version "
@@ -233,7 +233,7 @@ class BoundRecordedSimulator(Shared):
             applicants, jobs = np.broadcast_arrays(applicant_ids, job_ids)
             raise ValueError(
                 f"applicant {applicants[where]} and job {jobs[where]} of market {self.market.name!r} were not "
-                'recorded: use `market="recorded"`, where every pair was.'
+                'recorded: use `market="recorded"`, where every pair was recorded.'
             )
         return self.recording.probability[rows, columns].astype(np.float64)
 

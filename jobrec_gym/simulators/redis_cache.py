@@ -110,7 +110,7 @@ redis.call('HSET', KEYS[2], id, ARGV[2] .. ' ' .. ARGV[3])
 redis.call('ZADD', KEYS[3], now + tonumber(ARGV[4]), id)
 return {'ok'}
 """
-# ARGV: id, calls, tokens and nano-dollars of the call, an id of this request, seconds to remember it.
+# ARGV: id of the reservation; calls, tokens, nano-dollars; id of this request; seconds to remember this request.
 _CLOSE = """
 local done = KEYS[4] .. ARGV[1]
 local bounds = redis.call('HGET', KEYS[2], ARGV[1])
@@ -143,8 +143,8 @@ def redis_place(where: str) -> str:
     parts = urlsplit(where)
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise ValueError(
-            f"`cache` {rule}, without user, password and options, since it is written down: set the environment "
-            "variables JOBREC_REDIS_PASSWORD and, if need be, JOBREC_REDIS_USERNAME."
+            f"`cache` {rule}, without user, password and options, since the address is written down: set the "
+            "environment variables JOBREC_REDIS_PASSWORD and, if need be, JOBREC_REDIS_USERNAME."
         )
     try:
         number, port = int(parts.path.strip("/") or 0), parts.port or 6379

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jobrec_gym.counter_rng import bounded, hash64, normal, normal_cdf, uniform
 from jobrec_gym.kept_pairs import PreparedPairs, kept_pairs
 from jobrec_gym.market import SENIORITY_LEVELS, LabourMarket, Population
+from jobrec_gym.market.dates import compared_fields
 from jobrec_gym.near_miss import best_match
 from jobrec_gym.pair_features import context_fit, hard_coverage, seniority, soft_coverage
 from jobrec_gym.simulators.base import (
@@ -70,8 +71,9 @@ class RuleSimulator:
     The utility's 60 %, 85 % and 95 % quantiles over the same sample separate ignore, click, save and apply.
 
     If applicants change, as in ``JobRecCareer-v0``, their answers depend on their present level: ``seniority`` is
-    computed with it, and the utility of a job above it falls by ``reach`` for each level. The quantiles stay those of
-    the static market. A job whose level is unknown counts as one of level 3.
+    computed with the present level, and the utility of a job falls by ``reach`` for each level that the job is above
+    it. The quantiles stay those of the market before anybody moves. A job whose level is unknown counts as one of level
+    3.
 
     Args:
         seed: Determines the truth: taste, popularity and the sample.
@@ -79,8 +81,8 @@ class RuleSimulator:
             units of the utility's standard deviation; 0 makes every answer certain.
         weights: Weights that replace those of :data:`DEFAULT_WEIGHTS`, and weights of fields of the market's context.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
-        corruption: Probability that an answer has nothing to do with the pair. It is then ignore, click, save or apply
-            with the probabilities that these have over random pairs.
+        corruption: Probability that an answer has nothing to do with the pair. Such an answer is ignore, click, save or
+            apply with the probabilities that these have over random pairs.
         reach: How much the utility falls for each level of the job above the applicant's present level, in the
             utility's own units. It has no effect if no present level is given.
 
@@ -148,7 +150,7 @@ class RuleSimulator:
         return cls(**{key: value for key, value in spec.items() if key != "type"})
 
     def __repr__(self) -> str:
-        # With all that is not as usual: this text tells one source of a prior from another.
+        # All that is not the default is shown: this text tells one source of a prior from another.
         shown: dict[str, Any] = {"seed": self.seed, "noise": self.noise}
         for name, usual in (("weights", DEFAULT_WEIGHTS), ("rewards", DEFAULT_REWARDS)):
             if changed := {part: value for part, value in getattr(self, name).items() if value != usual.get(part)}:
@@ -397,16 +399,17 @@ def _weighted_context(market: LabourMarket, weights: Mapping[str, float]) -> tup
     Raises:
         ValueError: For a weight of a field that the market does not have.
     """
-    known = (*DEFAULT_WEIGHTS, *market.context)
+    fields = compared_fields(market)
+    known = (*DEFAULT_WEIGHTS, *fields)
     unknown = sorted(set(weights) - set(known))
     if unknown:
         near = best_match(str(unknown[0]), known)
         hint = f" Did you mean {near!r}?" if near else ""
         raise ValueError(
             f"`weights` must name parts of {tuple(DEFAULT_WEIGHTS)}, or of the context of market {market.name!r}, "
-            f"{tuple(market.context)}; got {unknown}.{hint}"
+            f"{tuple(fields)}; got {unknown}.{hint}"
         )
-    return tuple(name for name in market.context if weights.get(name))
+    return tuple(name for name in fields if weights.get(name))
 
 
 def _project(population: Population, seed: int, side: int) -> NDArray[np.float64]:

@@ -306,7 +306,7 @@ def _prepare(connection: sqlite3.Connection) -> int:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version == 0:
         with _transaction(connection):
-            # Another process may have made them meanwhile.
+            # Another process may have made the tables meanwhile.
             if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
                 others = connection.execute("SELECT name FROM sqlite_master").fetchall()
                 if others:
@@ -332,8 +332,8 @@ def _connect_to_unwritable(path: str, reason: sqlite3.OperationalError) -> tuple
         if wal.exists() and wal.stat().st_size:
             raise CacheUnusable(
                 f"the cache {path} is in a place that cannot be written, and cannot be read there: {wal.name} beside "
-                "it has answers that are not in the file yet. Open it once in a place that can be written (python -m "
-                "experiments.llm.cache path=FILE), then copy it."
+                "it has answers that are not in the file yet. Open the cache once in a place that can be written "
+                "(python -m experiments.llm.cache path=FILE), then copy the file."
             )
         connection = sqlite3.connect(f"file:{quote(path)}?immutable=1", uri=True, isolation_level=None)
         return connection, int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -347,7 +347,7 @@ def _unusable(path: str, error: Exception) -> CacheUnusable:
     if "full" in said or "No space" in said:
         way_out = "make room and start again; what was answered is kept"
     elif _has_no_handle_left():
-        way_out = "too many files are open: allow more, `ulimit -n 4096`, say"
+        way_out = "too many files are open: allow more, for example `ulimit -n 4096`"
     elif "disk I/O" in said:
         way_out = "make room if the disk is full, or name a place by `cache` that can be read and written"
     elif "malformed" in said or "corrupt" in said:
@@ -449,7 +449,7 @@ def _crc(key: str, status: str, decision: str, probability: float | None, reason
 
 
 def _is_sound(key: Any, status: Any, decision: Any, probability: Any, reason: Any, crc: Any) -> bool:
-    """Whether a row is undamaged. Rows of earlier releases have no checksum: they need only be an answer."""
+    """Whether a row is undamaged. A row of an earlier release has no checksum: it need only be an answer."""
     if crc is not None:
         return crc == _crc(key, status, decision, probability, reason)
     return isinstance(reason, str) and fault_of(status, decision, probability) is None

@@ -33,7 +33,7 @@ def open_cache(where: str | os.PathLike[str] | AnswerStore) -> AnswerStore:
         where: Path of an SQLite file, which is made if it does not exist, or ``redis://HOST:6379/0``.
 
     Raises:
-        ValueError: If the file or the address is something else.
+        ValueError: If the file is no cache, or the address is not that of a Redis server.
         CacheUnusable: If the cache cannot be used.
         ImportError: For a server without the extra ``redis``.
     """

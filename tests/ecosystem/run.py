@@ -141,7 +141,7 @@ INTRODUCTION = """# Plug-ins
 example of [docs/plugins](../plugins/README.md) there: once as it is written, and once with `ENV_ID` set to
 `JobRecCareer-v0`. An example passes if its mean return is above chance by three standard errors. There are eight jobs,
 planted feedback, and 200 applicants whom the agent never met. On `JobRec-v0` each gets ten recommendations. On
-`JobRecCareer-v0` each gets at most 40, fewer if they leave. (With MaskablePPO each gets four different ones.) A cell
+`JobRecCareer-v0` each gets at most 40, fewer if they leave. (With MaskablePPO each gets four different jobs.) A cell
 has the mean return, the mean return by chance, the standard error of the difference, and seconds of CPU on one thread.
 RLlib's environment runner is a process of its own, whose time is not counted. The page on
 [plug-ins](../plugins/README.md) says how much can be earned. Agents with a return of 2.61 or 7.44 recommend one and

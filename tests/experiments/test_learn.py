@@ -36,6 +36,7 @@ OPTIONS = {
     "ids": "key",
     "decisions": None,
     "rewards": None,
+    "events": None,
     "on_bad": "raise",
     "split": "all",
     "run": None,
@@ -168,13 +169,25 @@ def test_a_log_need_not_say_what_else_was_shown(shop, told, tmp_path):
     np.testing.assert_allclose(values_of(bare, market), values_of(whole, market), atol=1e-6)
 
 
+def test_a_log_without_any_answer_is_refused_without_naming_another_split(shop, tmp_path):
+    market = load_market(str(shop / "market"))
+    log = load_interactions(shop / "first.csv", market)
+    unanswered = Interactions.of(market, log.applicant_ids, log.job_ids, np.full(len(log), np.nan), time=log.time)
+    unanswered.save(tmp_path / "unanswered")
+
+    given = {"log": str(tmp_path / "unanswered"), "source": str(shop / "market"), "folder": str(tmp_path / "learned")}
+    with pytest.raises(RunError, match="no recommendation of the log has an answer") as error:
+        learn_from_log({**OPTIONS, **given})
+    assert "split" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"agent": "cosine"}, r"cannot learn from a log: it has no `observe` of its own. Take agent=linear_blocks"),
         (
             {"agent": "dynaq"},
-            "DynaQ has a gamma of 0.9, and a log does not say what followed an answer: take one with",
+            "DynaQ has a gamma of 0.9, and a log does not say what followed an answer: take an agent with",
         ),
         ({"agent": "linear_block"}, r"linear_blocks"),
         ({"log": None}, "`log` must be given"),

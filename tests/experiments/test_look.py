@@ -21,6 +21,14 @@ def test_the_command_prints_what_the_package_tells(config, jobs, capsys):
     assert "2 applicants (1 train, 1 test)" in capsys.readouterr().out
 
 
+def test_columns_encoding_and_delimiter_are_those_of_the_package(config, tmp_path, capsys):
+    (tmp_path / "jobs.csv").write_bytes("Nr|Stelle|Kenntnisse\n1|Köchin|Soßen;Teig\n".encode("cp1252"))
+    said = ["columns={hard:Kenntnisse,title:Stelle}", "encoding=cp1252", "delimiter='|'"]
+    main(config("look", f"path={tmp_path / 'jobs.csv'}", *said))
+    options = {"columns": {"hard": "Kenntnisse", "title": "Stelle"}, "encoding": "cp1252", "delimiter": "|"}
+    assert capsys.readouterr().out == f"{look(tmp_path / 'jobs.csv', **options)}\n"
+
+
 def test_what_is_wrong_is_said_in_a_line(config, jobs):
     with pytest.raises(SystemExit, match="error: say which file: python -m experiments.look path=FILE"):
         main(config("look"))

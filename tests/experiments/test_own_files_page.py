@@ -29,10 +29,11 @@ def test_the_page_leads_from_two_files_to_a_list(tmp_path, monkeypatch, capsys):
         else:
             exec(compile(code, str(PAGE), "exec"), session)
             printed.append(capsys.readouterr().out)
-    _, looked, summary, doubt, texts, split, _, for_ann, for_gil, ranked = printed
+    _, looked, in_german, summary, doubt, texts, split, _, for_ann, for_gil, ranked = printed
 
     market = session["market"]
     assert '"salary": ("number", "Expected Salary", "Salary")' in looked
+    assert "title                 Köchin" in in_german and 'encoding="cp1252"' in in_german
     said = {"load_market": lambda *files, **options: session["load_market"](*files, encoder="hashing", **options)}
     copied = eval(looked[looked.index("load_market(") :], said)
     assert copied.job(0) == market.job(0), "the printed call loads what the page loads"

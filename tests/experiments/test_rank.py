@@ -247,7 +247,9 @@ def test_a_ranking_goes_on_where_it_was_stopped(tmp_path, monkeypatch, damage):
     assert keys == [[row["applicant_key"], row["job_key"]] for row in read(tmp_path / "whole.csv")]
 
 
-@pytest.mark.parametrize("changes", [{"n": 3}, {"exclude": [1]}, {"resume": False}, {"who": "another"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"n": 3}, {"exclude": [1]}, {"distinct": True}, {"resume": False}, {"who": "another"}], ids=str
+)
 def test_another_ranking_does_not_go_on_from_it(tmp_path, monkeypatch, changes):
     market = load_market("default", n_jobs=60, n_applicants=40)
     monkeypatch.setattr(ranking, "_WRITTEN", 3)
@@ -337,6 +339,134 @@ def test_a_ranking_on_a_market_whose_context_or_skills_changed_does_not_go_on(tm
 
     assert (tmp_path / "ranked.csv").read_text() == (tmp_path / "anew.csv").read_text()
     assert (tmp_path / "before.csv").read_text() != (tmp_path / "anew.csv").read_text()
+
+
+def test_what_people_have_applied_for_is_left_out_of_their_lists(market, tmp_path):
+    people = write_csv(tmp_path / "people.csv", PEOPLE)
+    ranked = {"n": 4, "applicants": people}
+    rank_people(Ranking(market), tmp_path / "before.csv", **ranked)
+    applied = write_jsonl(tmp_path / "applied.jsonl", [{"user": "7", "item": "j1"}, {"user": "7", "item": "j3"}])
+
+    options = {"applied": applied, "reading_applied": {"columns": {"applicant": "user", "job": "item"}}}
+    rank_people(Ranking(market), tmp_path / "after.csv", **ranked, **options, exclude=["j0"])
+
+    pairs = [(row["applicant_key"], row["job_key"]) for row in read(tmp_path / "before.csv")]
+    kept = [(who, job) for who, job in pairs if job != "j0" and (who, job) not in {("7", "j1"), ("7", "j3")}]
+    assert [(row["applicant_key"], row["job_key"]) for row in read(tmp_path / "after.csv")] == kept
+    assert [row["rank"] for row in read(tmp_path / "after.csv")] == [1, 2, 3, 1, 1, 2, 3]
+    rank_people(Ranking(market), tmp_path / "again.csv", **ranked, applied=tmp_path / "after.csv")
+    assert {row["job_key"] for row in read(tmp_path / "again.csv")} == {"j0", "j1", "j3"}, "what was sent is not sent"
+    both = [tmp_path / "after.csv", str(tmp_path / "again.csv")]
+    rank_people(Ranking(market), tmp_path / "last.csv", **ranked, applied=both)
+    assert read(tmp_path / "last.csv") == [], "every job has been sent"
+
+
+def test_those_who_are_not_ranked_are_refused_or_told_once(market, tmp_path, caplog, monkeypatch):
+    people = write_csv(tmp_path / "people.csv", PEOPLE)
+    monkeypatch.setattr(ranking, "_PEOPLE", 1)
+    applied = write_jsonl(tmp_path / "applied.jsonl", [{"applicant": who, "job": "j0"} for who in ("p1", "p8", "p9")])
+    with pytest.raises(ValueError, match=r"2 of 3 rows name .* unknown person: 2, row 2 \('p8'\), row 3 \('p9'\)"):
+        rank_people(Ranking(market), tmp_path / "ranked.csv", applicants=people, applied=applied)
+    assert {path.name for path in tmp_path.iterdir()} == {"people.csv", "applied.jsonl"}
+
+    skip = {"applied": applied, "reading_applied": {"on_unknown": "skip"}}
+    rank_people(Ranking(market), tmp_path / "ranked.csv", applicants=people, **skip, n=9)
+    assert len(read(tmp_path / "ranked.csv")) == 3 * 4 - 1
+    assert [record.message for record in caplog.records if "2 of 3 rows" in record.message] == [
+        record.message for record in caplog.records
+    ]
+    # Somebody of the market who is not in the split is no stranger.
+    strangers = {"applied": write_jsonl(tmp_path / "other.jsonl", [{"applicant": "A0000001", "job": "J0000001"}])}
+    whole = load_market("default", n_jobs=60, n_applicants=40)
+    assert rank_people(Ranking(whole), tmp_path / "split.csv", split="test", **strangers) == len(
+        whole.applicants.rows("test")
+    )
+    for out in (applied, people):
+        with pytest.raises(RunError, match="`out` is the file of p(eople|airs), .*: give it another name|must end"):
+            rank_people(Ranking(market), out, applicants=people, applied=applied)
+
+
+def test_expired_jobs_and_copies_are_left_out_by_an_agent_in_batches(tmp_path):
+    jobs = [{**job, "expires": "2026-11-30" if number == 1 else None} for number, job in enumerate(JOBS)]
+    jobs += [{**job, "key": f"again-{job['key']}"} for job in jobs[2:]]
+    files = write_jsonl(tmp_path / "jobs.jsonl", jobs), write_jsonl(tmp_path / "them.jsonl", PEOPLE)
+    market = load_market(f"jsonl:{files[0]}", applicants=str(files[1]), encoder="hashing")
+
+    class Agent:
+        def q_values(self, seen):
+            assert np.ndim(seen["candidates"]) == 2, "all three together"
+            return np.array(seen["candidates"], dtype=float)
+
+    who = Ranking(market, Agent(), "ids", "agent")
+    applied = write_csv(tmp_path / "applied.csv", [{"applicant": "7", "job": "again-j3"}])
+    rank_people(who, tmp_path / "ranked.csv", open_at="2026-12-01", distinct=True, applied=applied)
+
+    found = {}
+    for row in read(tmp_path / "ranked.csv"):
+        found.setdefault(row["applicant_key"], []).append(row["job_key"])
+    others = ["again-j3", "again-j2", "j0"]
+    assert found == {"p1": others, "7": ["again-j2", "j0"], "p3": others}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"open_at": "soon"}, "`open_at` must be a date such as '2026-11-30'"),
+        ({"open_at": "2026-11-30"}, "`open_at` needs the dates of jobs, and market .* has none"),
+        ({"n": 0}, "`n` must be .* got 0"),
+        ({"distinct": "yes"}, "`distinct` must be True or False, got 'yes'"),
+        ({"exclude": ["k9"]}, "there is no job with the key 'k9'"),
+        ({"exclude": "j1"}, "`exclude` must list jobs by row or by key, .* got 'j1'"),
+        ({"exclude": 5}, "`exclude` must list jobs by row or by key, .* got 5"),
+        ({"applied": "nobody.csv"}, "nobody.csv does not exist"),
+        ({"applied": {"p1": ["j1"]}}, "`applied` must name a file of pairs or list such files, .* got {'p1'"),
+        ({"applied": [None]}, "`applied` must name a file of pairs or list such files, .* got \\[None\\]"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_written(market, tmp_path, options, message):
+    with pytest.raises((ValueError, RunError), match=message):
+        rank_people(Ranking(market), tmp_path / "ranked.csv", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_catalogue_without_open_jobs_is_told(tmp_path, caplog):
+    jobs = write_jsonl(tmp_path / "jobs.jsonl", [{**job, "expires": "2026-11-30"} for job in JOBS])
+    people = write_jsonl(tmp_path / "people.jsonl", PEOPLE)
+    market = load_market(f"jsonl:{jobs}", applicants=str(people), encoder="hashing")
+    rank_people(Ranking(market), tmp_path / "ranked.csv", open_at="2026-11-30")
+    assert not caplog.records
+    rank_people(Ranking(market), tmp_path / "ranked.csv", open_at="2026-12-01")
+    assert "is open at 2026-12-01, so all lists are empty." in caplog.text
+    assert read(tmp_path / "ranked.csv") == []
+
+
+@pytest.mark.parametrize("changed", ["pairs", "moment", "dates", "nothing"])
+def test_a_ranking_goes_on_only_with_the_same_pairs_and_dates(tmp_path, monkeypatch, changed):
+    def load(until):
+        jobs = [{**job, "expires": until} for job in JOBS]
+        files = write_jsonl(tmp_path / "jobs.jsonl", jobs), write_jsonl(tmp_path / "them.jsonl", PEOPLE)
+        return load_market(f"jsonl:{files[0]}", applicants=str(files[1]), encoder="hashing")
+
+    def agent(seen):
+        asked.append(len(seen["candidates"]))
+        if len(asked) == 3:
+            raise Stopped
+        return np.zeros(len(seen["candidates"]))
+
+    asked = []
+    applied = write_csv(tmp_path / "applied.csv", [{"applicant": "p1", "job": "j0"}])
+    options = {"applied": applied, "open_at": "2026-11-30"}
+    monkeypatch.setattr(ranking, "_WRITTEN", 1)
+    with pytest.raises(Stopped):
+        rank_people(Ranking(load("2026-12-01"), agent, "ids", "agent"), tmp_path / "ranked.csv", **options)
+    if changed == "pairs":
+        write_csv(applied, [{"applicant": "p1", "job": "j1"}])
+    if changed == "moment":
+        options["open_at"] = "2026-12-01"
+    market = load("2026-12-02" if changed == "dates" else "2026-12-01")
+    rank_people(Ranking(market, agent, "ids", "agent"), tmp_path / "ranked.csv", **options)
+
+    assert len(asked) - 3 == (1 if changed == "nothing" else 3)
 
 
 def test_the_file_of_people_is_not_written_over(market, tmp_path):

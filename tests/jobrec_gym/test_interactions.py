@@ -275,7 +275,12 @@ def test_a_log_of_events_is_told_that_a_row_is_one_recommendation(shop, tmp_path
     file = write(tmp_path / "log.csv", rows, ["applicant", "job", "decision", "time"])
 
     load_interactions(file, shop, decisions={"shown": "ignore"}, on_bad="skip")
-    assert "keep one row of each recommendation, with the most that the person did" in caplog.text
+    way_out = "If rows are events (shown, clicked, applied), say `events=True`"
+    assert way_out in caplog.text
+    with pytest.raises(LogError, match=re.escape(f"`decisions={{'shown': ...}}`. {way_out}")):
+        load_interactions(file, shop)
+    with pytest.raises(LogError, match=re.escape(f"`columns={{'reward': 'clicked'}}`. {way_out}")):
+        load_interactions(write(tmp_path / "log.csv", [["p1", "x", "shown"]], ["applicant", "job", "event"]), shop)
 
 
 @pytest.mark.parametrize(

@@ -278,7 +278,7 @@ def test_jobs_that_look_alike_are_not_guessed(two_jobs):
     market = assemble_market("alike", people, jobs, encoder="hashing", test_fraction=0.0)
     env = shows_all(market)
     oracle = CareerOracle(env, "best", n_sets=4, horizon=3)
-    with pytest.raises(ValueError, match=r"the vector of several jobs .*`values` works all the same, or use `observ"):
+    with pytest.raises(ValueError, match=r"the vector of several jobs .*`values` works nevertheless, or use `observ"):
         oracle.predict(env.reset(seed=0)[0])
     for policy in ("cosine", "random"):  # which need not tell them apart
         assert CareerOracle(env, policy, n_sets=4, horizon=3).predict(env.reset(seed=0)[0])[0] in (0, 1)

@@ -396,7 +396,7 @@ def test_an_agents_values_are_drawn_from_the_pairs_of_the_decision():
         ({"pair_features": "all", "pair_noise": -0.1}, "`pair_noise` must be a finite number of at least 0, got -0.1"),
         ({"pair_features": "all", "pair_noise": float("inf")}, "`pair_noise` must be a finite number"),
         ({"pair_features": "all", "pair_noise": float("nan")}, "`pair_noise` must be a finite number"),
-        ({"pair_features": [], "pair_noise": 0.3}, "`pair_noise` is 0.3, but there is nothing to blur: name features"),
+        ({"pair_features": [], "pair_noise": 0.3}, "`pair_noise` is 0.3, but no pair features get it: name features"),
     ],
 )
 def test_bad_arguments_are_named(kwargs, message):

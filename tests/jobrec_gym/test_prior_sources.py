@@ -137,7 +137,7 @@ def test_an_environment_with_a_recording_is_made_again_from_its_spec():
         ({"blocks": "cosine"}, "names of their own"),
         ({"a": np.zeros((2, 2))}, r"\(n_applicants, n_jobs\) = \(40, 60\)"),
         ({"a": "cosin"}, r'must be "cosine", an array'),
-        ({"a": np.full((40, 60), np.nan)}, "finite numbers, at least one; NaN where it says nothing"),
+        ({"a": np.full((40, 60), np.nan)}, "finite numbers, at least one, and NaN where it has no value"),
         ({"a": {"value": 1}}, "must have the entry 'values', may have 'less_job_mean', and no others: check 'value'"),
         ({"a": {"values": function, "less_job_mean": True}}, "the mean of a job over all applicants is unknown"),
         ({"a": {"values": function, "less_job_mean": [1.0]}}, r"\(60,\), got \(1,\)"),

@@ -1,14 +1,17 @@
 """The best jobs of a whole catalogue, by cosine or by a function; what agents say is in tests/experiments."""
 
 import dataclasses
+import datetime
 from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from jobrec_gym import LabourMarket, ObservationForm, recommend, recommend_each, recommendations
+from jobrec_gym import LabourMarket, ObservationForm, load_market, recommend, recommend_each, recommendations
 from jobrec_gym.job_index import index_file
+from jobrec_gym.market import ContextTable, SkillLists, Texts
+from jobrec_gym.market.dates import seconds_of
 
 WHO = 5
 
@@ -76,6 +79,182 @@ def test_excluded_jobs_are_named_by_rows_and_keys(market):
         recommend(None, market, WHO, exclude="J0000001")
     with pytest.raises(TypeError, match=r"`exclude` must be a sequence of rows or keys, \(\) for none, got None"):
         recommend(None, market, WHO, exclude=None)
+
+
+def test_jobs_are_left_out_for_each_person_apart(market):
+    nearest = {who: [one.key for one in recommend(None, market, who, n=5)] for who in (3, WHO)}
+    keys = market.applicants.keys
+    exclude = {
+        3: nearest[3][:1],
+        str(keys[WHO]): [nearest[WHO][1], market.job_id(nearest[WHO][2])],
+        market.applicant(WHO): np.array([market.job_id(nearest[WHO][0])]),  # named twice: both count
+    }
+
+    lists = recommend_each(None, market, np.array([3, WHO, 0]), n=2, exclude=exclude)
+
+    assert [[one.key for one in found] for found in lists] == [
+        nearest[3][1:3],
+        nearest[WHO][3:5],
+        [one.key for one in recommend(None, market, 0, n=2)],
+    ]
+    assert [one.key for one in recommend(None, market, WHO, n=2, exclude=exclude)] == nearest[WHO][3:5]
+
+
+@pytest.mark.parametrize("n_left_out", [1, 29, 31, 59])
+def test_leaving_out_a_few_jobs_copies_no_vectors_and_changes_no_score(market, monkeypatch, n_left_out):
+    scores = {one.job_id: one.score for one in recommend(None, market, WHO, n=60)}
+    cosine_of, copied = LabourMarket.cosine_of, []
+
+    def counted(self, vectors, job_ids):
+        copied.append(len(job_ids))
+        return cosine_of(self, vectors, job_ids)
+
+    monkeypatch.setattr(LabourMarket, "cosine_of", counted)
+    for exclude in (range(n_left_out), {WHO: range(n_left_out)}):
+        found = recommend(None, market, WHO, 60, exclude)
+        assert {one.job_id: one.score for one in found} == {job: scores[job] for job in range(n_left_out, 60)}
+    explained = [60 - n_left_out]
+    assert copied == explained * (2 if n_left_out <= 30 else 4)
+
+
+def test_somebody_in_a_batch_gets_what_they_would_get_alone(market):
+    """People whom an agent scores together are scored on the same jobs, also on those that only one may not get."""
+
+    class Agent:
+        def q_values(self, observation):
+            asked.append(observation["candidates"].shape[-1])
+            return np.atleast_2d(np.sin(np.atleast_2d(observation["candidates"]) * observation["applicant"][..., :1]))
+
+    asked = []
+    people, form = np.array([3, WHO, 0]), "ids"
+    exclude = {3: [1, 2, 3], WHO: [2, 3, 4, 5], 0: [2]}
+
+    lists = list(recommend_each(Agent(), market, people, 50, exclude, form, batch_size=3))
+
+    assert asked == [59], "only the job that nobody may get is not asked about"
+    for who, found in zip(people.tolist(), lists, strict=True):
+        assert found == recommend(Agent(), market, who, 50, exclude[who], form)
+
+
+@pytest.mark.parametrize(
+    ("exclude", "error", "message"),
+    [
+        ({"A0000001": "J0000001"}, TypeError, r"`exclude\['A0000001'\]` must be a sequence .* got 'J0000001'"),
+        ({"A0000001": None}, TypeError, r"a mapping names people, and the jobs to leave out for each"),
+        ({"J0000001": 0.5}, ValueError, "there is no applicant with the key 'J0000001'. Did you mean 'A0000001'"),
+        ({"A0000001": [60]}, ValueError, r"`job` must be a row in \[0, 60\), got 60"),
+        ({"A0000001": np.array([3, -1])}, ValueError, r"`job` must be a row in \[0, 60\), got -1"),
+        (
+            {"p1": [], "p2": [], "A0000001": []},
+            ValueError,
+            "names 2 applicants that the market .* such as 'p1', 'p2': ",
+        ),
+        ({"A0000001": ["j1", "j2"], "A0000002": ["j3", "j4"]}, ValueError, "names 4 jobs .* such as 'j1', 'j2', 'j3'"),
+    ],
+)
+def test_what_is_left_out_for_each_names_people_and_lists_of_jobs(market, exclude, error, message):
+    with pytest.raises(error, match=message):
+        recommend_each(None, market, np.array([1]), exclude=exclude)
+
+
+def dated(market, posted=None, expires=None):
+    """The market with dates of its jobs, by row."""
+    context = dict(market.context)
+    for name, dates in (("posted", posted), ("expires", expires)):
+        if dates is not None:
+            seconds = [None if date is None else seconds_of(date, through=name == "expires") for date in dates]
+            table = ContextTable.of("number", [None] * len(market.applicants), seconds)
+            context[name] = dataclasses.replace(table, shown=False)
+    return LabourMarket("dated", market.applicants, market.jobs, market.vocabulary, context=context)
+
+
+def test_jobs_that_are_not_posted_yet_or_have_expired_are_left_out(market):
+    nearest = [one.job_id for one in recommend(None, market, WHO, n=60)]
+    posted, expires = [None] * 60, [None] * 60
+    posted[nearest[0]], posted[nearest[1]] = "2026-12-01", "2026-11-30"
+    expires[nearest[2]], expires[nearest[3]], expires[nearest[4]] = "2026-11-29", "2026-11-30", "2026-11-30T00:00"
+    there = dated(market, posted, expires)
+
+    assert [one.job_id for one in recommend(None, there, WHO, n=3)] == nearest[:3]
+    found = [one.job_id for one in recommend(None, there, WHO, n=60, open_at="2026-11-30")]
+    assert found == [nearest[1], nearest[3], *nearest[5:]]
+    for at in ("2026-11-29T23:30-01:00", datetime.date(2026, 11, 30), datetime.datetime(2026, 11, 30, 0, 30)):
+        assert [one.job_id for one in recommend(None, there, WHO, n=60, open_at=at)] == found
+    assert len(recommend(None, dated(market, posted=posted), WHO, n=60, open_at="2026-11-30")) == 59
+    by_agent = recommend(lambda seen: -seen["candidates"], there, WHO, 60, [nearest[1]], "ids", open_at="2026-12-01")
+    assert [one.job_id for one in by_agent] == sorted({*nearest} - {*nearest[1:5]})
+    assert recommend(None, dated(market, expires=["2026-01-01"] * 60), WHO, open_at="2026-01-02") == []
+
+
+def test_a_moment_that_is_no_date_and_a_market_without_dates_are_refused(market):
+    there = dated(market, expires=["2026-11-30"] * 60)
+    for at in ("30/11/2026", 20261130, "1701010800000", "", True, float("nan")):
+        with pytest.raises(
+            ValueError, match=r"`open_at` must be a date such as '2026-11-30' .* \(ISO 8601\), or None, got"
+        ):
+            recommend(None, there, WHO, open_at=at)
+    with pytest.raises(ValueError, match=r"market 'default' has none: load its files with `columns={'jobs': {'posted"):
+        recommend(None, load_market("default", n_jobs=60, n_applicants=40), WHO, open_at="2026-11-30")
+    field = {"posted": ContextTable.of("number", [1.0] * 40, [1e12] * 60)}
+    own = LabourMarket("own", market.applicants, market.jobs, market.vocabulary, context=field)
+    with pytest.raises(ValueError, match="market 'own' has none"):
+        recommend(None, own, WHO, open_at="2026-11-30")
+
+
+def twice_posted(market, rows, described=None):
+    """A market whose jobs are some rows of another one, each with a key of its own."""
+    jobs = dataclasses.replace(
+        market.jobs.take(np.array(rows)),
+        keys=np.array([f"j{number}" for number in range(len(rows))]),
+        descriptions=None if described is None else Texts.from_rows(described),
+    )
+    return LabourMarket("twice", market.applicants, jobs, market.vocabulary)
+
+
+def test_of_equal_postings_only_the_best_one_is_listed(market):
+    nearest = [one.job_id for one in recommend(None, market, WHO, n=6)]
+    there = twice_posted(market, [*nearest[::-1], *nearest[:3], *nearest[:3]])
+
+    assert len({one.title for one in recommend(None, there, WHO, n=6)}) < 6
+    found = recommend(None, there, WHO, n=6, distinct=True)
+    assert [one.job_id for one in found] == [5, 4, 3, 2, 1, 0], "the first row of each, and still six"
+    assert [one.rank for one in found] == [1, 2, 3, 4, 5, 6]
+    later = recommend(lambda seen: seen["candidates"], there, WHO, 6, observation="ids", distinct=True)
+    assert [one.job_id for one in later] == [11, 10, 9, 2, 1, 0], "the copy that the agent prefers"
+    for_all = recommend(None, there, WHO, 6, [5, 6], distinct=True)
+    assert [one.job_id for one in for_all] == [9, 4, 3, 2, 1, 0], "an equal posting stands for one that is left out"
+    assert recommend(None, there, WHO, 6, {None: [5, 6]}, distinct=True) == for_all
+    own = recommend(None, there, WHO, 6, {WHO: [5, 6], 3: [4]}, distinct=True)
+    assert [one.job_id for one in own] == [4, 3, 2, 1, 0], "who has applied for a job does not get its copy"
+    assert len(recommend(None, there, WHO, n=12, distinct=True)) == 6
+    with pytest.raises(ValueError, match="`distinct` must be True or False, got 'yes'"):
+        recommend(None, there, WHO, distinct="yes")
+
+
+@pytest.mark.parametrize("part", ["title", "occupation", "hard", "soft", "description"])
+def test_postings_that_differ_in_one_thing_are_not_equal(market, part):
+    described = ["We bake."] * 3 if part != "description" else ["We bake.", "We bake at night.", "We bake."]
+    there = twice_posted(market, [7, 7, 7], described)
+    changes, words = {}, there.vocabulary
+    if part in ("title", "occupation"):
+        words = dataclasses.replace(words, titles=("", *words.titles))
+        changes["title_ids"] = np.array([1, 2, 1] if part == "title" else [0, 0, 0], dtype=np.int32)
+    if part == "occupation":
+        changes["occupation_ids"] = np.array([0, 1, 0], dtype=np.int32)
+    if part in ("hard", "soft"):
+        changes[f"{part}_skills"] = SkillLists.from_rows([[0, 1], [0, 2], [0, 1]])
+    there = LabourMarket("twice", there.applicants, dataclasses.replace(there.jobs, **changes), words)
+
+    assert [one.job_id for one in recommend(None, there, WHO, distinct=True)] == [0, 1]
+
+
+def test_case_blanks_and_the_order_of_skills_make_no_other_posting(tmp_path):
+    rows = ["nurse,SQL;wound care,We care.", "Nurse,wound  care;sql,we  care. ", "nurse,SQL;wound care,We cure."]
+    (tmp_path / "jobs.csv").write_text("title,hard,description\n" + "".join(f"{row}\n" for row in rows))
+    (tmp_path / "people.csv").write_text("hard\nSQL\n")
+    there = load_market(f"csv:{tmp_path / 'jobs.csv'}", applicants=str(tmp_path / "people.csv"), encoder="hashing")
+
+    assert [one.job_id for one in recommend(None, there, 0, distinct=True)] == [0, 2]
 
 
 def test_there_are_no_more_than_the_catalogue_has(market):
@@ -245,6 +424,51 @@ def test_each_of_many_gets_a_list_of_their_own(market):
         assert lists == [recommend(agent, market, person, n=3) for person in people.tolist()]
     with pytest.raises(ValueError, match="`batch_size` must be a whole number"):
         recommend_each(None, market, people, batch_size=0)
+
+
+@pytest.mark.parametrize("agent", [None, lambda seen: seen["candidates"] @ seen["applicant"]], ids=["cosine", "agent"])
+def test_in_a_large_catalogue_lists_are_filled_up_whatever_is_left_out(market, monkeypatch, agent):
+    pytest.importorskip("faiss", reason="needs the extra 'index'")
+    nearest = [one.job_id for one in recommend(None, market, WHO, n=60)]
+    expires = ["2026-01-01" if number % 2 else None for number in range(60 * 8)]
+    copies = dated(twice_posted(market, nearest * 8), expires=expires)
+    options = {"n": 6, "exclude": {None: [0, 60], WHO: [4], 3: [2]}, "open_at": "2026-06-01", "distinct": True}
+    exact = recommend(agent, copies, WHO, **options)
+
+    monkeypatch.setattr(recommendations, "EXACT_UP_TO", 10)
+    monkeypatch.setattr(recommendations, "_RETRIEVED", 5)
+    found = recommend(agent, copies, WHO, **options)
+
+    assert [one.job_id for one in found] == [one.job_id for one in exact] == [120, 2, 6, 8, 10, 12]
+    without = recommend(agent, copies, WHO, n=6, exclude=[0, 60, 4], distinct=True)
+    assert [one.job_id for one in without] == [120, 1, 2, 3, 64, 5]
+    assert len(recommend(agent, copies, WHO, n=100, distinct=True)) == 60
+
+
+def test_the_index_looks_on_until_there_are_enough_postings(market, monkeypatch):
+    pytest.importorskip("faiss", reason="needs the extra 'index'")
+    nearest = [one.job_id for one in recommend(None, market, WHO, n=40)]
+    copies = twice_posted(market, np.repeat(nearest, [40, 20, *[1] * 38]))
+    monkeypatch.setattr(recommendations, "EXACT_UP_TO", 10)
+
+    found = recommend(None, copies, WHO, n=4, distinct=True)
+    assert [one.job_id for one in found] == [0, 40, 60, 61]
+    many = twice_posted(market, np.repeat(nearest, [900, *[1] * 39]))
+    assert [one.job_id for one in recommend(None, many, WHO, n=1, distinct=True)] == [0], "the first of nine hundred"
+    # Jobs that are left out and have expired as well are no reason to stop.
+    there = dated(copies, expires=[None] * 42 + ["2026-01-01"] * 56)
+    options = {"exclude": range(50, 90), "open_at": "2026-06-01", "distinct": True}
+    assert [one.job_id for one in recommend(None, there, WHO, n=4, **options)] == [0, 40]
+
+
+def test_few_open_jobs_of_a_large_catalogue_are_compared_one_by_one(market, monkeypatch):
+    monkeypatch.setattr(recommendations, "EXACT_UP_TO", 10)
+    monkeypatch.setattr(recommendations, "_retrieved", lambda *_: pytest.fail("asked the index"))
+    there = dated(market, expires=[None] * 9 + ["2026-01-01"] * 51)
+
+    found = recommend(None, there, WHO, n=20, exclude=[3], open_at="2026-06-01")
+
+    assert {one.job_id for one in found} == {*range(9)} - {3}
 
 
 def test_a_large_catalogue_goes_by_its_index(market, tmp_path, monkeypatch):

@@ -107,7 +107,7 @@ def test_a_log_of_applicants_who_move_says_so_wherever_it_goes_and_is_not_valued
 
 
 def test_what_an_agent_saw_of_moving_applicants_cannot_be_shown_again(market):
-    with pytest.raises(ValueError, match="`env` must be one whose applicants stay as they are.*does not keep"):
+    with pytest.raises(ValueError, match="`env` must be one whose applicants do not change.*does not keep"):
         ObservationForm.of(gym.make("JobRecCareer-v0", market=market, num_candidates=4))
     ObservationForm.of(gym.make("JobRecCareer-v0", market=market, num_candidates=4, dynamics={"type": "static"}))
 

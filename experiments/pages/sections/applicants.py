@@ -29,7 +29,7 @@ def _draw(data: ReportData, by_agent: Mapping[str, Sequence[Mapping[str, Any]]])
                 ["agent", "worst served", "best served", "worst score", "best score", "gap"],
                 served,
                 f"Score within a family (0: a random choice, 1: the best one), mean over seeds. Only families with at "
-                f"least {_FEW_PAIRS} held-out pairs are listed.",
+                f"least {_FEW_PAIRS} held-out pairs are compared.",
                 n_words=3,
             )
         )

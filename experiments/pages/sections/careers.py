@@ -37,7 +37,7 @@ def _draw(data: ReportData, careers: Mapping[str, Example]) -> Content:
     title = as_text(str(person["title"])) or "an applicant"
     alike = [label for label in careers if careers[label]["applicant"] == person][:_MOST_AGENTS]
     paths = {_BEFORE: careers[first]["before"], **{label: careers[label]["after"] for label in alike}}
-    paths |= {who: careers[first][who] for who in _REFERENCES if who not in paths}  # an agent may be called so
+    paths |= {who: careers[first][who] for who in _REFERENCES if who not in paths}  # an agent may be called cosine
     drawn = {
         label: (path["levels"], path["left"]) for label, path in paths.items() if path and path["levels"] is not None
     }
@@ -57,9 +57,9 @@ def _draw(data: ReportData, careers: Mapping[str, Example]) -> Content:
     table = Table(
         header,
         rows,
-        "Shares of the held-out applicants, means over seeds. Columns 1 to 5: those with this highest level. "
-        "Columns “left by”: those who had left after this number of steps. The rows of choices that learn nothing are "
-        "of the first seed.",
+        "Shares of the held-out applicants, means over seeds. Columns 1 to 5: applicants with this highest level. "
+        "Columns “left by”: applicants who had left after this number of steps. The rows of choices that learn nothing "
+        "are of the first seed.",
         n_agents=len(data.groups),
     )
     return Content(

@@ -67,8 +67,8 @@ def scores_by_seed(groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, d
 def _by_signal(groups: Mapping[str, Sequence[Run]]) -> dict[str, list[dict[str, Any]]]:
     """The results of each run of each group by each signal: its own truth, and those of ``also``.
 
-    The own truth is called as in a table, ``"planted"``. If ``also`` has another truth of this name, it is
-    ``"planted (own)"``, in all groups.
+    A run's own truth has the name that tables give it, such as ``"planted"``. If ``also`` has another truth of this
+    name, the own truth is called ``"planted (own)"`` in all groups.
     """
     own = {label: truth_in_a_word(members[0].config) for label, members in groups.items()}
     also = {label: [run.summary.get("also") or {} for run in members] for label, members in groups.items()}
@@ -127,7 +127,7 @@ def _draw(data: ReportData, known: dict[str, str]) -> Content:
                 else ""
             )
             + (
-                f" Each seed has its own truth: random, cosine and oracle are means over {len(data.truths)}."
+                f" Each seed has its own truth: random, cosine and oracle are means over {len(data.truths)} truths."
                 if len(data.truths) > 1
                 else ""
             ),
@@ -148,8 +148,8 @@ def _draw(data: ReportData, known: dict[str, str]) -> Content:
         )
     beside = (
         "four choices that learn nothing: a random choice, the job of highest cosine, the oracle (the best policy) "
-        "and the best myopic policy. The last one earns the most that any bandit can earn. Their returns are exact "
-        "wherever they can be."
+        "and the best myopic policy. The best myopic policy earns the most that any bandit can earn. The returns of "
+        "these choices are exact wherever they can be."
         if data.is_career
         else "three choices that learn nothing: a random choice, the job of highest cosine, and the oracle."
     )
@@ -170,9 +170,9 @@ def _with_budgets(data: ReportData, header: list[str], rows: list[list[str]]) ->
 
 
 def _differences(data: ReportData) -> list[Table]:
-    """Whether the seeds tell the agents from the highest cosine, and from the best of them on the seeds that all share.
+    """Whether the seeds tell the agents apart from the highest cosine, and from the best agent.
 
-    If the agents share no seed, none of them is the best.
+    The best agent has the highest mean on the seeds that all agents share. If they share none, no agent is the best.
     """
     scored = {label: members for label, members in data.groups.items() if data.held_out[label].get("score")}
     if not scored or data.references["cosine"]["score"] is None:

@@ -15,7 +15,7 @@ from jobrec_gym.shown_text import as_text
 __all__ = ["SECTION"]
 
 _EXPOSURE = ("coverage", "gini", "congestion")
-_SHOWN_JOBS, _JOB_ROWS = 5, 20  # most jobs of an agent, and of all agents together
+_SHOWN_JOBS, _JOB_ROWS = 5, 20  # largest numbers of jobs: of one agent, and of all agents together
 
 
 class _Found(NamedTuple):

@@ -87,7 +87,7 @@ def _row(data: ReportData, label: str, twin: str) -> list[str]:
 
 
 def _planning_steps(members: Sequence[Run]) -> int:
-    """Planning steps in the config of a group; 0 if it names none, as that of dynaq_plus, which plans all the same."""
+    """Planning steps in the config of a group; 0 if it has no such entry, as for dynaq_plus, which plans without it."""
     return members[0].config["algo"].get("planning_steps") or 0
 
 

@@ -76,7 +76,7 @@ def _draw(data: ReportData, known: list[tuple[str, str, str, str, str]]) -> Cont
 
 
 def _of_the_cosine(data: ReportData, key: str, length: float, column: str) -> list[pd.DataFrame]:
-    """The expected reward of the job with the highest cosine, if the curve shows rewards of that kind; else none."""
+    """The expected feedback on the job of highest cosine, if the curve shows only feedback by the truth; else none."""
     configs = [members[0].config for members in data.groups.values()]
     feedback_is_true = all(config["evaluation"]["simulator"] is None for config in configs)
     paid_alone = all(_reward(config).removeprefix("Vector") in _FEEDBACK_ALONE for config in configs)

@@ -18,9 +18,9 @@ _ERRORS = {
     "leaving_brier_of_share": "of the share",
 }
 _HELD_OUT = (
-    "Errors on the last 1,000 transitions. Each was predicted before the model was trained on it. The number behind "
-    "each error is the error of the best constant prediction for the same transitions. A model that has learned "
-    "something is below it."
+    "Errors on the last 1,000 transitions. Each was predicted before the model was trained on it. The column "
+    "after each error has the error of the best constant prediction for the same transitions. A model that has learned "
+    "something has a smaller error than that."
 )
 
 

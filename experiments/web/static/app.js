@@ -1,9 +1,9 @@
 // Forms with `data-live` change the page in place, say what is new to a screen reader, and put the focus where reading
-// goes on. Without this file each of them loads a page.
+// goes on. Without this file each such form loads a page.
 "use strict";
 
 const news = document.getElementById("news");
-let waiting = null; // what is on its way; a later one takes its place
+let waiting = null; // the request that is on its way; a later request takes its place
 
 function show(page, focus, address) {
   const next = new DOMParser().parseFromString(page, "text/html");
@@ -15,7 +15,7 @@ function show(page, focus, address) {
   news.textContent = main.dataset.news;
   const place = document.getElementById(focus);
   if (place) place.focus({ preventScroll: focus !== "asked" });
-  if (focus === "main") window.scrollTo(0, 0); // it is another page
+  if (focus === "main") window.scrollTo(0, 0); // the whole page is new
   begin();
 }
 

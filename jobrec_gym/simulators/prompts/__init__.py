@@ -96,7 +96,7 @@ def load_prompt(name: str) -> Prompt:
         if file.stem in shipped and text != _text_of(file.stem):
             raise ValueError(
                 f"`elicitation.prompt` {name!r} has the name of a shipped template and another text, and answers are "
-                "kept under the name: give it another one."
+                "kept under the name: give the file another name."
             )
     else:
         raise ValueError(f"`elicitation.prompt` must be one of {shipped} or the path of a template, got {name!r}.")
@@ -122,7 +122,7 @@ def load_prompt(name: str) -> Prompt:
 def prompt_place(name: str | os.PathLike[str]) -> str:
     """A template's name in its complete form, which is found from every folder: a version, or an absolute path.
 
-    A name of neither a version nor a file comes back as it is, for the error that shows it.
+    A name that is neither a version nor a file comes back unchanged, so that an error can show it.
     """
     place = place_of(name)
     return str(place.absolute()) if name not in _shipped() and place.is_file() else os.fspath(name)
@@ -142,7 +142,7 @@ def _text_of(version: str) -> str:
 def applicant_document(profile: Profile) -> dict[str, Any]:
     """What a model is told about an applicant: work only, without the source's key or any :data:`PROTECTED` entry.
 
-    Here and for jobs, the shown fields of the market's context come after the skills.
+    In a document of an applicant or of a job, the shown fields of the market's context come after the skills.
     """
     return _document(profile, {"occupation": profile.title, "experience": profile.experience})
 
@@ -182,7 +182,7 @@ def clean_text(text: str, max_length: int = _MAX_TEXT) -> str:
         >>> clean_text("chef\u200b\n  de partie")
         'chef de partie'
     """
-    # Cut before the loop too, so that a text of megabytes costs no time.
+    # The text is cut before the loop too, so that a text of megabytes costs no time.
     visible = unicodedata.normalize("NFC", text[: 4 * max_length])
     if not visible.isprintable():  # many times faster than a loop over characters
         visible = "".join(
@@ -198,7 +198,7 @@ def _document(profile: Profile, head: Mapping[str, str]) -> dict[str, Any]:
     texts = [block for block, skills in blocks.items() if len(skills) == 1 and len(skills[0]) > _MAX_ENTRY]
     description = profile.description or "\n".join(blocks[block][0] for block in texts)
     for block in texts:
-        if blocks[block][0] in description:  # the description has all of it: its beginning is not repeated here
+        if blocks[block][0] in description:  # the description holds the whole text, so its beginning is not repeated
             del blocks[block]
     document: dict[str, Any] = {
         **head,

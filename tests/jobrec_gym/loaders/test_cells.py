@@ -53,7 +53,7 @@ def test_a_list_of_skills_is_read_in_whatever_form(cell, expected):
 
 
 def test_a_list_as_python_writes_it_runs_nothing():
-    with pytest.raises(MarketError, match="begins like a JSON array and is none"):
+    with pytest.raises(MarketError, match="begins like a JSON array but is not one"):
         skills("[__import__('os').getcwd()]")
 
 

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from jobrec_gym import recommend
 from jobrec_gym.__main__ import main
 from jobrec_gym.loaders.look import find_columns, look
 from jobrec_gym.market import MarketError, load_market
@@ -174,12 +175,13 @@ def test_a_column_that_is_not_what_its_name_says_is_let_go(tmp_path):
 def test_pay_for_hours_and_for_years_in_one_column_is_doubted(tmp_path):
     rows = ["1,SQL,60000,Annual,60000", "2,R,35,Hourly,70000", "3,R,,,"]
     text, _ = told(write(tmp_path / "jobs.csv", "id,skills,salary_from,Salary Frequency,x", *rows))
-    assert "! 'salary_from' is not for the same time in all rows, 'Salary Frequency' says 'Annual', 'Hourly':" in text
+    said = "! 'salary_from' is not paid for the same time in all rows, 'Salary Frequency' says 'Annual', 'Hourly':"
+    assert said in text
     text, _ = told(write(tmp_path / "jobs.csv", "id,skills,salary_from,Salary Frequency,annual_salary", *rows))
-    assert "not for the same time" not in text
+    assert "not paid for the same time" not in text
     for others in (rows[2:], ["2,R,70000,ANNUAL,"]):
         text, _ = told(write(tmp_path / "jobs.csv", "id,skills,salary_from,Salary Frequency,x", rows[0], *others))
-        assert "not for the same time" not in text
+        assert "not paid for the same time" not in text
 
 
 def test_only_the_side_whose_column_is_wrong_lets_it_go(tmp_path):
@@ -208,7 +210,9 @@ def test_families_that_do_not_fit_their_occupations_are_let_go(tmp_path):
 
 
 def test_a_table_without_anything_like_skills_says_how_to_name_them(tmp_path):
-    with pytest.raises(MarketError, match=r"no column looks like skills .* It has 'a', 'b'\. Say which it is: `load_m"):
+    with pytest.raises(
+        MarketError, match=r"no column looks like skills .* It has 'a', 'b'\. Say which column it is: `load_m"
+    ):
         look(write(tmp_path / "x.csv", "a,b", "1,2"))
 
 
@@ -245,6 +249,177 @@ def test_the_command_prints_it_and_names_what_is_wrong_in_a_line(jobs, capsys):
     assert capsys.readouterr().out == f"{look(jobs)}\n"
     with pytest.raises(SystemExit, match="error: .*nothing.csv does not exist"):
         main(["look", "nothing.csv"])
+
+
+# ----------------------------------------------------------------------------------------------- files as they are told
+
+
+@pytest.fixture
+def stellen(tmp_path):
+    """Jobs with names of columns that no list of usual names has, in the encoding of a German spreadsheet."""
+    file = tmp_path / "stellen.csv"
+    rows = ["Nr;Stelle;Kenntnisse;Stufe", "1;Köchin;Soßen, Hygiene;Fachkraft", "2;Bäcker;Teig, Öfen;Meister"]
+    file.write_bytes("\n".join(rows).encode("cp1252"))
+    return file
+
+
+@pytest.fixture
+def leute(tmp_path):
+    return write(tmp_path / "leute.csv", "Nr,Können,Wunsch", 'p1,"Soßen, Teig",Köchin', 'p2,"Öfen, Hygiene",Bäcker')
+
+
+COLUMNS = ["hard=Kenntnisse", "title=Stelle", "key=Nr"]
+
+
+def test_columns_and_encoding_that_are_said_are_those_of_the_printed_call(stellen, capsys):
+    main(["look", str(stellen), "--columns", *COLUMNS, "--encoding", "cp1252"])
+    text = capsys.readouterr().out
+
+    assert [" ".join(line.split()) for line in text.splitlines()[1:5]] == [
+        "Nr key 1",
+        "Stelle title Köchin",
+        "Kenntnisse hard Soßen, Hygiene",
+        "Stufe Fachkraft",
+    ]
+    assert "first of the jobs: '1'; Köchin; hard: Hygiene, Soßen" in text
+    call = text[text.index("load_market(") :]
+    assert '{"hard": "Kenntnisse", "title": "Stelle", "key": "Nr"}' in call
+    assert 'encoding="cp1252"' in call
+
+
+def test_two_files_may_differ_in_columns_and_encoding(stellen, leute, capsys):
+    told = [*(f"jobs.{entry}" for entry in COLUMNS), "applicants.hard=Können", "applicants.key=Nr"]
+    main(["look", str(stellen), str(leute), "--columns", *told, "--encoding", "jobs=cp1252"])
+    text = capsys.readouterr().out
+    market = run(text[text.index("load_market(") :])
+
+    assert (market.job("1").hard_skills, market.applicant("p1").hard_skills) == (
+        ("Hygiene", "Soßen"),
+        ("Soßen", "Teig"),
+    )
+    assert 'encoding={"jobs": "cp1252"}' in text
+
+
+def test_one_column_may_be_said_for_both_files(stellen, tmp_path):
+    people = write(tmp_path / "people.csv", "Kenntnisse", '"Teig, Öfen"')
+    text = look(stellen, people, columns={"hard": "Kenntnisse"}, encoding={"jobs": "cp1252"})
+    market = run(text[text.index("load_market(") :])
+    assert market.applicant(0).hard_skills == ("Teig", "Öfen")
+
+
+def test_a_field_of_skills_may_have_several_columns_and_entries(tmp_path):
+    file = write(tmp_path / "jobs.csv", "a,b,skills", "SQL;R,Python,x", "Go,,y")
+    text = look(file, columns={"hard": ["a", "b"], "key": "skills"})
+    assert '"hard": ["a", "b"]' in text and "skills a row: jobs 2.0 hard (1 to 3)" in text
+    entries = write(
+        tmp_path / "jobs.json", '[{"wants": [{"name": "SQL"}]}, {"wants": [{"name": "R"}, {"name": "Go"}]}]'
+    )
+    text = look(entries, columns={"hard": "wants.name"})
+    assert "skills a row: jobs 1.5 hard (1 to 2)" in text and "no skills" not in text
+    assert re.search(r"wants +hard", text)
+
+
+def test_a_text_that_is_said_to_be_skills_is_also_the_description(tmp_path):
+    file = write(tmp_path / "jobs.csv", "title,About,skills", f"cook,{'We cook every day for many guests. ' * 3},")
+    text = look(file, columns={"hard": "About"})
+    assert '{"hard": "About", "description": "About"}' in text and 'text_columns=["hard"]' in text
+
+
+def test_what_is_said_stands_against_what_names_and_cells_suggest(tmp_path):
+    rows = [f"{row},cook,{'baking' if row == 1 else ''},We cook every day for many guests." for row in range(4)]
+    file = write(tmp_path / "jobs.csv", "title,headline,skills,description", *rows)
+    text = look(file, columns={"hard": "skills", "key": "title"})
+    assert '"hard": "skills"' in text and "text_columns" not in text, "although few rows have skills"
+    assert '"title": "headline"' in text, "the next likely name, as the likeliest is the key"
+
+
+def test_columns_of_resumes_can_be_said_too(tmp_path):
+    resume = {"basics": {"label": "cook", "summary": "grilling"}, "skills": [{"name": "kitchen"}]}
+    (tmp_path / "anna.json").write_text(json.dumps(resume), encoding="utf-16-le")
+    text = look(tmp_path / "anna.json", columns={"hard": "title"}, encoding="utf-16-le")
+    assert "hard: cook" in text and 'columns={"hard": "title"}' in text
+
+
+def test_dates_of_jobs_are_found_by_their_usual_names_if_they_are_dates(tmp_path):
+    people = write(tmp_path / "people.csv", "id,skills,expires", "ann,SQL,never")
+    header = "id,skills,Date Posted,Apply By"
+    jobs = write(tmp_path / "jobs.csv", header, "1,SQL,2026-11-01,2026-11-29", "2,SQL,2026-11-01,")
+    text, call = told(jobs, people)
+    assert re.search(r"Date Posted +posted +2026-11-01", text) and re.search(r"Apply By +expires +2026-11-29", text)
+    assert [one.key for one in recommend(None, run(call), "ann", open_at="2026-11-01")] == ["1", "2"]
+    assert [one.key for one in recommend(None, run(call), "ann", open_at="2026-11-30")] == ["2"]
+
+    write(jobs, header, "1,SQL,3 days ago,2026-11-29", "2,SQL,today,")
+    text, call = told(jobs, people)
+    assert "! 'Date Posted' is not taken as posted: " in text and "must be a date" in text and '"posted"' not in call
+    assert [one.key for one in recommend(None, run(call), "ann", open_at="2026-11-30")] == ["2"]
+
+
+def test_a_date_of_jobs_is_not_looked_for_among_people(tmp_path, capsys):
+    jobs = write(tmp_path / "jobs.csv", "Nr,skills,Ende", "1,SQL,2026-05-04")
+    people = write(tmp_path / "people.csv", "Nr,skills", "p,SQL")
+    assert '"jobs": {"key": "Nr", "expires": "Ende", "hard": "skills"}, "applicants": {"key": "Nr", "hard"' in look(
+        jobs, people, columns={"key": "Nr", "expires": "Ende"}
+    )
+    main(["look", str(jobs), str(people), "--columns", "key=Nr", "expires=Ende", "applicants.hard=skills"])
+    assert '"jobs": {"key": "Nr", "expires": "Ende", "hard": "skills"}, "applicants": {' in capsys.readouterr().out
+
+
+def test_a_word_that_is_no_level_is_told_with_its_way_out(stellen):
+    text = look(stellen, columns={"hard": "Kenntnisse", "seniority": "Stufe"}, encoding="cp1252")
+    assert "'Stufe' is not taken as seniority" in text and "`seniority_values={'Fachkraft': 3}`" in text
+
+
+def test_files_of_json_and_other_alphabets_are_looked_at_in_their_encoding(tmp_path):
+    (tmp_path / "jobs.json").write_text('[{"навыки": ["кухня"], "id": "1"}]', encoding="utf-16-le")
+    text = look(tmp_path / "jobs.json", columns={"hard": "навыки"}, encoding="utf-16-le")
+    assert "hard: кухня" in text and 'encoding="utf-16-le"' in text
+    jobs = write(tmp_path / "jobs.csv", "навыки", "кухня")
+    text = look(jobs, tmp_path / "jobs.json", columns={"hard": "навыки"}, encoding={"applicants": "utf-16-le"})
+    assert run(text[text.index("load_market(") :]).applicant(0).hard_skills == ("кухня",)
+
+
+def test_a_delimiter_that_is_in_doubt_can_be_said(tmp_path):
+    file = write(tmp_path / "jobs.csv", "id;title,or so;skills", "1;a,b;SQL", "2;c,d;R")
+    with pytest.raises(MarketError, match="`delimiter="):
+        look(file)
+    assert 'delimiter=";"' in look(file, delimiter=";")
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["--columns", "hrd=Kenntnisse"], "`columns` may name .*, got 'hrd'. Did you mean 'hard'?"),
+        (["--columns", "hard=Kentnisse"], "has no column 'Kentnisse'. Did you mean 'Kenntnisse'?"),
+        (["--columns", "title=Stelle", "title=Nr"], "`columns.'title'.` must be the name of a column, got ."),
+        (["--columns", "Kenntnisse"], "`--columns` must be FIELD=COLUMN, such as hard=Kenntnisse, got 'Kenntnisse'"),
+        (["--columns", "job.hard=Kenntnisse"], "`--columns` may name a field of jobs or applicants, got 'job.hard'"),
+        (["--columns", "jobs.hard=Kenntnisse"], "`columns` names `jobs` or `applicants`, and .* is one file"),
+        (["--encoding", "jobs=cp1252"], "`encoding` names `jobs` or `applicants`, and .* is one file"),
+        (["--encoding", "cp125"], "`encoding` must be the name of an encoding such as 'cp1252', got 'cp125'"),
+        (["--encoding", "job=cp1252"], "`--encoding` must be one encoding, or jobs=... and applicants=..., got 'job=c"),
+        (["--encoding", "cp1252", "more.csv"], "got 'cp1252'; write the files first"),
+        ([], "encoding='cp1252'"),
+        (["--encoding", "cp1252", "--columns", "key=Nr"], "`jobrec look .*stellen.csv --columns hard=...` looks again"),
+        (["--colums", "hard=Kenntnisse"], "there is no option '--colums'. Did you mean --columns?"),
+    ],
+)
+def test_what_is_typed_wrong_ends_in_one_line(stellen, typed, message):
+    is_read = "--encoding" not in typed and typed
+    with pytest.raises(SystemExit, match=message.replace("?", r"\?")) as stopped:
+        main(["look", str(stellen), *typed, *(["--encoding", "cp1252"] if is_read else [])])
+    assert str(stopped.value).startswith("error: ") and "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize("columns", ["hard", ["hard"]])
+def test_columns_that_are_no_mapping_are_refused(stellen, columns):
+    with pytest.raises(MarketError, match=r"`columns` must map fields to columns, `\{'hard': 'skills'\}`, got "):
+        look(stellen, columns=columns, encoding="cp1252")
+
+
+def test_a_market_of_its_own_has_no_columns_to_say():
+    with pytest.raises(MarketError, match="`columns` and `encoding` cannot be given for default, which is not a table"):
+        look("default", columns={"hard": "x"}, encoding="cp1252")
 
 
 def test_a_folder_of_one_file_is_that_file(tmp_path):

@@ -102,7 +102,7 @@ def test_people_are_encoded_by_the_columns_that_the_market_was_loaded_by(files):
 
 
 def test_another_encoder_than_that_of_the_jobs_is_refused(market, tmp_path):
-    saved = market.save(tmp_path / "saved")  # which does not know how it was encoded
+    saved = market.save(tmp_path / "saved")
 
     with pytest.raises(MarketError, match="`encoder` is not the one that market .* Give the encoder of the jobs"):
         saved.with_applicants(PEOPLE, encoder=Reversed())
@@ -246,7 +246,7 @@ def test_numbers_of_numpy_are_read_like_those_of_a_file(market):
     assert (person.experience, person.title) == ("", "")
 
 
-def test_a_saved_market_is_told_again_how_new_people_are_read(market, files):
+def test_new_people_may_be_read_otherwise_than_those_of_a_saved_market(market, files):
     market.save(files / "saved")
     saved = load_market(str(files / "saved"))
     rows = [
@@ -287,7 +287,7 @@ def test_a_file_of_new_people_without_the_context_of_the_jobs_is_told(files, cap
     saved = load_market(str(files / "saved"))
 
     assert saved.with_applicants(files / "wanting.csv", encoder="hashing").applicant("q").context == {"pay": 20.0}
-    assert "wanting.csv has no column 'place', so 'place' of the jobs is unknown for all these people" in caplog.text
+    assert "wanting.csv has no column 'place', so the values of 'place' are unknown for all these people" in caplog.text
     way_out = {"place": ("category", "wanted", "place"), "pay": "at_most"}
     assert "`context={'place': ('category', 'their column', 'place')}`" in caplog.text
     caplog.clear()
@@ -304,9 +304,11 @@ def test_a_column_of_the_context_that_is_missing_is_named(files, caplog):
     placed = {"applicants": str(files / "wanting.csv"), "context": context, "encoder": "hashing"}
     market = load_market(f"csv:{files / 'placed.csv'}", **placed)
     assert market.with_applicants(files / "there.csv").applicant("p").context == {}
-    assert "there.csv has no column 'wanted', so 'place' of the jobs is unknown for all these people" in caplog.text
+    assert "there.csv has no column 'wanted', so the values of 'place' are unknown for all these people" in caplog.text
 
 
 def test_one_person_without_skills_is_not_counted_among_others(market):
-    with pytest.raises(MarketError, match=r"row 1 \(key 'p'\) has neither hard nor soft skills: are they in another"):
+    with pytest.raises(
+        MarketError, match=r"row 1 \(key 'p'\) has neither hard nor soft skills: are the skills in another"
+    ):
         market.with_applicants([{"key": "p", "hard": []}])

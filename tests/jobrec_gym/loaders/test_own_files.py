@@ -163,7 +163,7 @@ def test_rows_without_skills_are_one_error_or_are_left_out_and_counted(load, cap
 
 
 def test_nobody_is_left_out_of_a_side_that_has_no_skills_at_all(load):
-    with pytest.raises(MarketError, match=r"nor has any of the 2 jobs: are they in another column"):
+    with pytest.raises(MarketError, match=r"nor has any of the 2 jobs: are the skills in another column"):
         load("key,hard\na,\nb,-\n", on_empty="skip")
 
 

@@ -82,6 +82,7 @@ def test_a_posting_is_read_by_the_documented_rules(tmp_path):
         "industry": "Food",
         "posted": "2026-01-18",
         "valid_through": "2026-03-18",
+        "expires": "2026-03-18T00:00",
         "url": "https://example.org/jobs/1",
     }
 

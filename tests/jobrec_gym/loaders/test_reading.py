@@ -118,7 +118,7 @@ def test_a_broken_or_encrypted_archive_is_named(rows_of, data):
 
 
 def test_an_archive_of_several_files_names_them(rows_of):
-    with pytest.raises(MarketError, match=r"holds 2 files \('a\.csv', 'b\.csv'\), expected one: unpack it"):
+    with pytest.raises(MarketError, match=r"holds 2 files \('a\.csv', 'b\.csv'\), expected one: unpack the archive"):
         rows_of(zipped(CSV, "a.csv", "b.csv"), "jobs.csv.zip")
     assert rows_of(zipped(CSV, "in/a.csv", "__MACOSX/in/._a.csv"), "jobs.csv.zip") == ROWS
     assert rows_of(zipped(CSV, "in/a.csv", "in/.DS_Store"), "jobs.csv.zip") == ROWS
@@ -565,7 +565,9 @@ def test_packed_parquet_is_named_with_the_way_out(tmp_path, name):
     pytest.importorskip("pyarrow", reason="needs the extra 'data'")
     file = tmp_path / name
     file.write_bytes(gzip.compress(b"PAR1....PAR1"))
-    with pytest.raises(MarketError, match=rf"{name} is packed by gzip, but Parquet is read only as it is: unpack it"):
+    with pytest.raises(
+        MarketError, match=rf"{name} is packed by gzip, but Parquet is read only unpacked: unpack the file"
+    ):
         read_table(file)
 
 

@@ -652,7 +652,7 @@ def test_the_two_files_may_have_different_encodings(tmp_path):
         load_csv(tmp_path / "jobs.csv", encoding={"job": "cp1252"}, **both)
     with pytest.raises(MarketError, match="`encoding` must be the name of an encoding such as 'cp1252', got 'cp99999'"):
         load_csv(tmp_path / "jobs.csv", encoding={"jobs": "cp99999"}, **both)
-    with pytest.raises(MarketError, match="`encoding` names one for each of two files, and .*jobs.csv is one file"):
+    with pytest.raises(MarketError, match="`encoding` has an entry for each of two files, and .*jobs.csv is one file"):
         load_csv(tmp_path / "jobs.csv", encoding={"jobs": "cp1252"}, n_applicants=3, encoder="hashing")
 
 

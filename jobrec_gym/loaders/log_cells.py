@@ -1,0 +1,315 @@
+"""Reads the cells of a log, by row or by column, and counts the rows that are wrong."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import numbers
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jobrec_gym.interactions import LogError
+from jobrec_gym.loaders.cells import is_nothing, list_in_text, normal_form, without_markup
+from jobrec_gym.loaders.reading import Table
+from jobrec_gym.loaders.release import no_such_column
+from jobrec_gym.market import LabourMarket, MarketError, Population
+from jobrec_gym.near_miss import best_match
+
+__all__ = [
+    "YES_OR_NO",
+    "BadCell",
+    "BadRows",
+    "Ids",
+    "OnBad",
+    "columns_of",
+    "find_of",
+    "found_row",
+    "is_date",
+    "jobs_in",
+    "number_in",
+    "places_of",
+    "refuse_near_columns",
+    "time_in",
+    "word_number",
+]
+
+OnBad = Literal["raise", "skip"]
+Ids = Literal["key", "row"]
+TimeForm = Literal["number", "date", "zoned"]
+
+_NAMED = 3  # how many bad rows of each kind a message names
+_WORDS = 8  # how many unknown words a message names
+
+_WAYS_OUT = {
+    "reward that is no finite number": " A reward is a number with a decimal point; words are decisions, "
+    "`columns={'decision': ...}, decisions={'yes': 'click', 'no': 'ignore'}`.",
+    "no time": " A time is a number, or a date such as 2026-06-01T08:00 (ISO 8601).",
+    "time without a zone among times with one": " Say the zone of all times, 2026-06-01T08:00Z, or of none.",
+    "time with a zone among times without one": " Say the zone of all times, 2026-06-01T08:00Z, or of none.",
+    "propensity outside of (0, 1]": " A propensity is a share with a decimal point, such as 0.25.",
+    "unknown job": " The market must have all jobs of the log, also expired ones.",
+    "unknown job among those shown": " The market must have all jobs that were shown, also expired ones; learning "
+    "needs no `shown`.",
+}
+"""What to do about some kinds of bad rows."""
+YES_OR_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+"""The words of a cell that says yes or no, in lower case."""
+
+
+# ------------------------------------------------------------------------------------------------------------- bad rows
+
+
+class BadCell(Exception):
+    """A wrong cell: the kind of error, and the cell's content."""
+
+    def __init__(self, kind: str, cell: Any):
+        super().__init__(kind, cell)
+        self.kind, self.cell = kind, cell
+
+
+@dataclass
+class BadRows:
+    """Bad rows of a file by kind: their number, and the first ones."""
+
+    n: dict[str, int] = field(default_factory=dict)
+    first: dict[str, list[str]] = field(default_factory=dict)
+    cells: dict[str, Any] = field(default_factory=dict)  # the first cell of each kind
+    words: dict[str, None] = field(default_factory=dict)  # unknown words, each once: one more than a message names
+
+    def add(self, kind: str, row: int, cell: Any) -> None:
+        """Counts one row."""
+        self.add_all(kind, 1, [(row, cell)])
+
+    def add_all(self, kind: str, n: int, first: Sequence[tuple[int, Any]]) -> None:
+        """Counts n rows of one kind, of which the first ones are given with their cells."""
+        self.n[kind] = self.n.get(kind, 0) + n
+        named = self.first.setdefault(kind, [])
+        for row, cell in first[: _NAMED - len(named)]:
+            self.cells.setdefault(kind, cell)
+            named.append(f"row {row} ({cell!r:.60})")
+
+    def add_word(self, cell: Any) -> None:
+        """Keeps an unknown word, so that the way out can name it."""
+        if len(self.words) <= _WORDS:
+            self.words.setdefault(_word(cell))
+
+    def text(self) -> str:
+        """The counts, and the first rows of each kind."""
+        return "; ".join(
+            f"{kind}: {n:,}, {', '.join(self.first[kind])}{', ...' if n > _NAMED else ''}" for kind, n in self.n.items()
+        )
+
+    def ways_out(self, market: LabourMarket, ids: Ids) -> str:
+        """What to do about the rows, where that is known; begins with a blank, or is empty."""
+        hint = ""
+        if any(kind.startswith(("unknown person", "unknown job")) for kind in self.n) and ids == "key":
+            hint = " People and jobs are looked up by the market's keys; where they are row numbers say `ids='row'`."
+            hint += _lost_zeros(self.cells.get("unknown person"), market.applicants)
+            hint += _lost_zeros(self.cells.get("unknown job"), market.jobs)
+        return hint + "".join(dict.fromkeys(way for kind, way in _WAYS_OUT.items() if kind in self.n))
+
+    def mapping(self, known: Sequence[str]) -> str:
+        """An example of ``decisions=`` with the unknown words of the log, and the known words that are like them."""
+        named = []
+        for word in list(self.words)[:_WORDS]:
+            near = best_match(word, known)
+            named.append(f"{word!r:.40}: {repr(near) if near else '...'}")
+        more = ", ..." if len(self.words) > _WORDS else ""
+        return f"`decisions={{{', '.join(named)}{more}}}`"
+
+
+def _lost_zeros(cell: Any, population: Population) -> str:
+    """The hint on a key that is unknown because a spreadsheet dropped the zeros before it; else nothing."""
+    text = str(cell).strip()
+    number = text.lstrip("0")
+    if not number.isdecimal():
+        return ""
+    meant = next((key for key in population.keys.tolist() if key != text and key.lstrip("0") == number), None)
+    if meant is None:
+        return ""
+    return f" The market has {meant!r}, not {text!r}: a spreadsheet may have dropped zeros; give both files equal ids."
+
+
+# -------------------------------------------------------------------------------------------------------------- columns
+
+
+def columns_of(
+    table: Table, columns: Mapping[str, str], fields: Sequence[str], needed: Sequence[str]
+) -> dict[str, str]:
+    """The column of each field that the table has.
+
+    Args:
+        table: The table.
+        columns: The columns that a user named, by field; other columns are named like their field.
+        fields: All fields.
+        needed: The fields that the table must have.
+
+    Raises:
+        LogError: For an unknown field, or a missing column.
+    """
+    if not isinstance(columns, Mapping):
+        raise LogError(f"`columns` must map fields to columns, `{{'job': 'item'}}`, got {columns!r:.80}.")
+    for name, column in columns.items():
+        if name not in fields:
+            near = best_match(str(name), fields)
+            hint = f" Did you mean {near!r}?" if near else ""
+            raise LogError(f"`columns` may name {', '.join(map(repr, fields))}, got {name!r}.{hint}")
+        if not isinstance(column, str):
+            raise LogError(f"`columns[{name!r}]` must be the name of one column, got {column!r:.80}.")
+        if normal_form(column) not in table.header:
+            raise LogError(no_such_column(table.file, column, table.header))
+    columns = {name: normal_form(column) for name, column in columns.items()}
+    found = {name: columns.get(name, name) for name in fields if columns.get(name, name) in table.header}
+    for name in needed:
+        if name not in found:
+            raise LogError(
+                f"{no_such_column(table.file, name, table.header)} Say which it is: `columns={{{name!r}: ...}}`."
+            )
+    return found
+
+
+def refuse_near_columns(table: Table, found: Mapping[str, str], fields: Sequence[str]) -> None:
+    """Raises :class:`LogError` for a column like ``Time``, which is nearly a field's name and would not be read."""
+    for column in table.header:
+        name = column.casefold().strip(" \t_\ufeff\xa0")
+        if name in fields and name not in found and column not in found.values():
+            raise LogError(
+                f"{table.file}: column {column!r} would not be read, since the field is called {name!r}: say "
+                f"`columns={{{name!r}: {column!r}}}` or rename the column."
+            )
+
+
+# ---------------------------------------------------------------------------------------------------------------- cells
+
+
+def places_of(market: LabourMarket, ids: Ids) -> list[Any]:
+    """For the applicants and for the jobs: the rows of the market by key, or the range of its row numbers."""
+    sides = (market.applicants, market.jobs)
+    if ids == "row":
+        return [range(len(side)) for side in sides]
+    return [{key: row for row, key in enumerate(side.keys.tolist())} for side in sides]
+
+
+def find_of(ids: Ids) -> Callable[[Any, Any], int | None]:
+    """The function that finds a cell among :func:`places_of`; it returns ``None`` for an unknown cell."""
+    return _by_key if ids == "key" else _by_row
+
+
+def found_row(find: Callable[[Any, Any], int | None], places: Any, cell: Any, kind: str) -> int:
+    """The row that a cell names; :class:`BadCell` of this kind if there is none."""
+    row = None if cell is None else find(places, cell)
+    if row is None:
+        raise BadCell(kind, cell)
+    return row
+
+
+def _by_key(places: Mapping[str, int], cell: Any) -> int | None:
+    return next((places[key] for key in _keys_of(cell) if key in places), None)
+
+
+def _keys_of(cell: Any) -> Iterator[str]:
+    """The keys that a cell may mean: as it is written, and as the loader of a market reads such a cell."""
+    if isinstance(cell, datetime.date):
+        yield cell.isoformat()
+    if isinstance(cell, bool) or not isinstance(cell, str | numbers.Number):
+        return
+    text = str(cell).strip()
+    yield text
+    yield text.removesuffix(".0")  # a column of whole numbers with gaps has floats
+    yield without_markup(normal_form(text))
+
+
+def _by_row(rows: range, cell: Any) -> int | None:
+    try:
+        value = math.nan if isinstance(cell, bool) else float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(value) if value.is_integer() and int(value) in rows else None
+
+
+def word_number(cell: Any, words: Mapping[str, int]) -> int | None:
+    """The number of a cell's word; ``None`` for an unknown word.
+
+    Words that mean nothing elsewhere are looked up too: a user may map ``""`` or ``"none"``.
+    """
+    word = _word(cell)
+    if word not in words and word.endswith(".0"):
+        word = word.removesuffix(".0")  # a column of whole numbers with gaps has floats
+    return words.get(word)
+
+
+def _word(cell: Any) -> str:
+    return "" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else str(cell).strip()
+
+
+def number_in(cell: Any, kind: str) -> float | None:
+    """A finite number, ``None`` for nothing; :class:`BadCell` of this kind for anything else."""
+    if cell is None:
+        return None
+    try:
+        value = math.nan if isinstance(cell, bool) and kind.startswith("propensity") else float(cell)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise BadCell(kind, cell)
+    return value
+
+
+def time_in(cell: Any, kind: str) -> tuple[float, TimeForm]:
+    """A time as a number, and the form that it had.
+
+    A date becomes seconds since 1970; a date that names no time zone is in UTC. A number stays the same.
+
+    Raises:
+        BadCell: Of this kind, for a cell that is no time.
+    """
+    form: TimeForm = "number"
+    try:
+        if isinstance(cell, str):
+            try:
+                value = float(cell)
+            except ValueError:
+                cell = datetime.datetime.fromisoformat(cell.strip())
+        if isinstance(cell, datetime.date) and not isinstance(cell, datetime.datetime):
+            cell = datetime.datetime(cell.year, cell.month, cell.day)
+        if isinstance(cell, datetime.datetime):
+            form = "date" if cell.tzinfo is None else "zoned"
+            zoned = cell if cell.tzinfo is not None else cell.replace(tzinfo=datetime.UTC)
+            value = zoned.timestamp()
+        elif not isinstance(cell, str):
+            value = math.nan if isinstance(cell, bool) else float(cell)
+    except (TypeError, ValueError, OverflowError):
+        raise BadCell(kind, cell) from None
+    if not math.isfinite(value):
+        raise BadCell(kind, cell)
+    return value, form
+
+
+def is_date(cell: Any) -> bool:
+    """Whether a time is a date, not a number."""
+    if isinstance(cell, str):
+        try:
+            float(cell)
+        except ValueError:
+            return True
+        return False
+    return isinstance(cell, datetime.date)
+
+
+def jobs_in(cell: Any, separator: str, known: Any) -> list[Any]:
+    """The jobs in a cell. A word that means nothing elsewhere (``none``) may be the key of a job."""
+    if is_nothing(cell) and not (isinstance(cell, str) and isinstance(known, Mapping) and cell.strip() in known):
+        raise BadCell("nothing shown", cell)
+    if isinstance(cell, str):
+        try:
+            cell = list_in_text(cell.strip(), "", "shown")
+        except MarketError:
+            raise BadCell("list of shown jobs that cannot be read", cell) from None
+    if isinstance(cell, str):
+        return [part.strip() for part in cell.split(separator) if part.strip()]
+    if isinstance(cell, numbers.Real) and not isinstance(cell, bool):
+        return [cell]
+    if not isinstance(cell, list):
+        raise BadCell("list of shown jobs that cannot be read", cell)
+    return cell

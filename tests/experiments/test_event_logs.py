@@ -1,0 +1,63 @@
+"""The commands that take a log take the events of a site."""
+
+import json
+
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from commands import run_command
+
+from jobrec_gym import Interactions, load_interactions, load_market
+
+WORDS = {"shown": "impression", "clicked": "click", "applied": "apply"}
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A folder with a saved market and ``events.csv``: every person is shown all jobs, and clicks or applies."""
+    market = load_market("default", n_jobs=8, n_applicants=12).save(tmp_path / "market")
+    rows = ["at,user,item,what"]
+    for number, person in enumerate(market.applicants.keys):
+        rows += [f"{100 * number},{person},{job},shown" for job in market.jobs.keys]
+        liked = market.jobs.keys[number % 3 :: 3]
+        rows += [f"{100 * number + 5},{person},{job},{'applied' if number % 2 else 'clicked'}" for job in liked]
+    (tmp_path / "events.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def test_learn_replay_and_off_policy_read_events(site):
+    columns = {"applicant": "user", "job": "item", "event": "what", "time": "at"}
+    market = load_market(site / "market")
+    log = load_interactions(site / "events.csv", market, columns, decisions=WORDS, events={"window": 50})
+    assert (len(log), log.sizes.tolist()) == (96, [8] * 96)
+    typed = [
+        "log=events.csv",
+        "columns={applicant:user,job:item,event:what,time:at}",
+        "decisions={shown:impression,clicked:click,applied:apply}",
+        "events={window:50}",
+    ]
+
+    learned = run_command("learn", *typed, "source=market", "folder=learned", cwd=site)
+    assert learned.returncode == 0, learned.stderr
+    assert learned.stderr.count("128 events make 96 recommendations") == 1
+    kept = Interactions.load(site / "learned" / "log", market)
+    assert kept.reward.tolist() == log.reward.tolist()
+
+    judged = run_command("off_policy", *typed, "run=learned", "methods=[dm]", "folder=judged", cwd=site)
+    assert judged.returncode == 0, judged.stderr
+    assert f"mean reward is {log.reward.mean():.4f}, over 96 answers" in judged.stdout
+
+    small = ["n_candidates=4", "n_sets=2", "n_folds=2", "points=[0,5]", "learners=[linear_blocks]", "rankings=[cosine]"]
+    compared = run_command("replay", *typed, *small, "source=market", "folder=compared", "reps=20", cwd=site)
+    assert compared.returncode == 0, compared.stderr
+    assert json.loads((site / "compared" / "replay.json").read_text())["options"]["events"] == {"window": 50}
+
+
+def test_a_misspelt_rule_is_told_in_one_line(site):
+    done = run_command("learn", "log=events.csv", "source=market", "events={windw:50}", cwd=site)
+
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "error: `events` may name 'window', 'without_impression', 'sets', got 'windw'. Did you mean 'window'?"
+    )

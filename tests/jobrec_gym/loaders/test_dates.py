@@ -1,0 +1,228 @@
+"""Dates of jobs: read from any file, kept with the market, and no part of what agents see."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from jobrec_gym import LabourMarket, RuleSimulator, load_market, recommend
+from jobrec_gym.loaders.tables import load_csv, load_jsonl, load_parquet
+from jobrec_gym.market import MarketError
+from jobrec_gym.market.dates import open_jobs, seconds_of
+from jobrec_gym.pair_features import PairValues
+from jobrec_gym.prior_sources import SourcedPairValues
+
+HASHING = {"encoder": "hashing", "cache_dir": False, "test_fraction": 0.0}
+JOBS = """key,hard,Online Since,Apply By
+j1,SQL,2026-11-01,2026-11-30
+j2,SQL,2026-12-01,
+j3,SQL,2026-11-01T08:00Z,2026-11-30T12:00+01:00
+j4,SQL,N/A,20261129
+"""
+COLUMNS = {"jobs": {"posted": "Online Since", "expires": "Apply By"}}
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(jobs=JOBS, people="key,hard\np1,SQL\n", **options):
+        (tmp_path / "jobs.csv").write_text(jobs)
+        (tmp_path / "people.csv").write_text(people)
+        return load_csv(tmp_path / "jobs.csv", applicants=str(tmp_path / "people.csv"), **HASHING, **options)
+
+    return load
+
+
+def open_at(market, at):
+    return market.jobs.keys[open_jobs(market, at)].tolist()
+
+
+@pytest.mark.parametrize(
+    ("at", "keys"),
+    [
+        ("2026-11-01", ["j1", "j4"]),
+        ("2026-11-01T08:00", ["j1", "j3", "j4"]),
+        ("2026-11-29T23:59:59", ["j1", "j3", "j4"]),
+        ("2026-11-30", ["j1", "j3"]),
+        ("2026-11-30T10:59:59Z", ["j1", "j3"]),
+        ("2026-11-30T11:00", ["j1"]),
+        ("2026-12-01", ["j2"]),
+        ("2030-01-01", ["j2"]),
+    ],
+)
+def test_a_day_is_a_whole_day_and_a_time_is_that_time(load, at, keys):
+    assert open_at(load(columns=COLUMNS), at) == keys
+
+
+def test_columns_with_the_names_of_dates_are_read(load):
+    market = load(JOBS.replace("Online Since", "posted").replace("Apply By", "expires"))
+    assert open_at(market, "2026-11-30") == ["j1", "j3"]
+    only = load("key,hard,expires\nj1,SQL,2026-01-01\nj2,SQL,\n")
+    assert open_at(only, "2026-01-02") == ["j2"]
+
+
+@pytest.mark.parametrize("names", ["posted,Expires", "POSTED,expires_", "Posted,EXPIRES"])
+def test_the_names_of_dates_may_be_in_any_case(load, names):
+    market = load(JOBS.replace("Online Since,Apply By", names))
+    assert open_at(market, "2026-11-30") == ["j1", "j3"]
+    mapped = load(JOBS.replace("Online Since,Apply By", "online,Expires"), columns={"jobs": {"posted": "Expires"}})
+    assert list(mapped.context) == ["posted"], "a column that is said to be something else is no other date"
+
+
+def test_a_saved_market_keeps_the_dates_and_new_people_change_nothing(load, tmp_path):
+    saved = load(columns=COLUMNS).save(tmp_path / "market")
+    assert open_at(saved, "2026-11-30") == ["j1", "j3"]
+    # A column of the people that has the name of a date is none of theirs.
+    new = saved.with_applicants([{"key": "p9", "hard": ["SQL"], "posted": "soon"}], encoder="hashing")
+    assert [one.key for one in recommend(None, new, "p9", open_at="2026-11-30")] == ["j1", "j3"]
+    with pytest.raises(MarketError, match=r"`context` must name fields that the jobs .* have, \(\), got \['posted'\]"):
+        saved.with_applicants([{"key": "p9", "hard": ["SQL"]}], encoder="hashing", context={"posted": "number"})
+
+
+def test_dates_are_no_part_of_what_agents_see_or_know_a_catalogue_by(load):
+    dated, plain = load(columns=COLUMNS), load()
+    assert dated.fingerprint() == plain.fingerprint()
+    assert dated.job("j1") == plain.job("j1") and dated.summary() == plain.summary()
+    assert PairValues(dated, "all").names == PairValues(plain, "all").names
+    with pytest.raises(ValueError, match="posted") as refused:
+        PairValues(dated, ["posted"])
+    assert "expires" not in str(refused.value)
+    with pytest.raises(ValueError, match=r"the context of market 'csv:jobs.csv', \(\); got \['expires'\]"):
+        RuleSimulator(weights={"expires": 1.0}).bind(dated)
+    assert SourcedPairValues(dated, [], 0.0, {"posted": "cosine"}).names == ("posted",)
+
+
+def test_a_mapped_column_must_hold_dates(load):
+    for cell in ("30/11/2026", "soon", "1701010800000", "1701010800", "2026113017", "20261130.0", "2026-13-01"):
+        with pytest.raises(MarketError, match=rf"jobs.csv, row 1, column 'Apply By': must be a date .* got '{cell}'"):
+            load(JOBS.replace("2026-11-30\n", f"{cell}\n"), columns=COLUMNS)
+    with pytest.raises(MarketError, match=r"say so by `null_values=\['open end', ...\]`"):
+        load(JOBS.replace("20261129", "open end"), columns=COLUMNS)
+    endless = load(JOBS.replace("20261129", "open end"), columns=COLUMNS, null_values=["open end", "N/A"])
+    assert open_at(endless, "2026-12-01") == ["j2", "j4"]
+    with pytest.raises(MarketError, match="has no column 'Apply Bye'.*'Apply By'"):
+        load(columns={"jobs": {"expires": "Apply Bye"}})
+    with pytest.raises(MarketError, match=r"`columns\['expires'\]` must be one column name, got \['Apply By'\]"):
+        load(columns={"jobs": {"expires": ["Apply By"]}})
+    with pytest.raises(MarketError, match="`columns` may name .*'expires', got 'expire'. Did you mean 'expires'"):
+        load(columns={"jobs": {"expire": "Apply By"}})
+    with pytest.raises(MarketError, match="`columns` may name .*'description', got 'expires'"):
+        load(columns={"applicants": {"expires": "hard"}})
+
+
+def test_what_is_no_date_in_a_column_that_is_not_mapped_is_counted(load, caplog):
+    market = load(JOBS.replace("Apply By", "expires").replace("20261129", "tomorrow"))
+    assert market.left_out == ("1 unreadable dates in column 'expires' of jobs",)
+    assert "left out 1 unreadable dates in column 'expires' of jobs" in caplog.text
+    assert open_at(market, "2026-12-01") == ["j2", "j4"]
+
+
+def test_a_column_without_any_date_is_told_where_jobs_have_the_other_date(load, caplog):
+    """Else lists would hold expired jobs, and nothing would say why."""
+    market = load("key,hard,posted,expires\nj1,SQL,2026-01-01,31.01.2026\nj2,SQL,2026-01-01,28.02.2026\n")
+    assert open_at(market, "2026-11-30") == ["j1", "j2"]
+    assert "left out 2 unreadable dates in column 'expires' of jobs" in caplog.text
+
+
+@pytest.mark.parametrize("ends", [("2026-11-30T00:00", "2026-12-01 00:00:00.000"), ("2026-11-30T00:00", "")])
+def test_days_that_were_written_as_midnight_are_told(load, caplog, ends):
+    load("key,hard,expires\nj1,SQL,{}\nj2,SQL,{}\n".format(*ends))
+    assert "all times in column 'expires' are midnight, the beginning of a day." in caplog.text
+
+
+@pytest.mark.parametrize(
+    "ends", [("2026-11-30T00:00", "2026-12-01"), ("2026-11-30T00:00", "2026-12-01T12:00"), ("", "")]
+)
+def test_a_midnight_among_other_dates_is_meant(load, caplog, ends):
+    load("key,hard,expires\nj1,SQL,{}\nj2,SQL,{}\n".format(*ends))
+    assert not caplog.records
+
+
+def test_a_column_without_any_date_is_none_of_dates(load, caplog):
+    market = load("key,hard,posted\nj1,SQL,3 days ago\nj2,SQL,today\n")
+    assert market.left_out == () and not caplog.records and not market.context
+    with pytest.raises(ValueError, match="market 'csv:jobs.csv' has none"):
+        open_jobs(market, "2026-11-30")
+
+
+def test_a_field_of_the_context_keeps_its_name(load):
+    jobs, people = "key,hard,posted\nj1,SQL,2026-01-01\n", "key,hard,posted\np1,SQL,2026-01-01\n"
+    market = load(jobs, people, context={"posted": "category"})
+    assert market.job(0).context == {"posted": "2026-01-01"}
+    with pytest.raises(ValueError, match="has none"):
+        open_jobs(market, "2026-11-30")
+    with pytest.raises(MarketError, match="`context` must not name a field 'posted' if `columns` says where that date"):
+        load(jobs, people, context={"posted": "category"}, columns={"jobs": {"posted": "posted"}})
+
+
+def test_jobs_that_expire_before_they_are_posted_are_told(load, caplog):
+    with caplog.at_level(logging.WARNING):
+        load("key,hard,posted,expires\nj1,SQL,2026-01-02,2026-01-02\nj2,SQL,2026-01-02,2026-01-01\n")
+    assert "1 of the jobs expire before they are posted, so they are never open: " in caplog.text
+    assert "jobs.csv, row 2 is the first" in caplog.text
+
+
+def test_json_and_parquet_are_read_alike(tmp_path):
+    datetime = pytest.importorskip("datetime")
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    from pyarrow import parquet
+
+    people = tmp_path / "people.jsonl"
+    people.write_text(json.dumps({"key": "p1", "hard": ["SQL"]}))
+    rows = [{"key": "j1", "hard": ["SQL"], "expires": "2026-11-30"}, {"key": "j2", "hard": ["SQL"], "expires": None}]
+    (tmp_path / "jobs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, kind in (("day", datetime.date), ("moment", datetime.datetime)):
+        rows[0]["expires"] = kind(2026, 11, 30)
+        parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
+
+    options = {"applicants": str(people), **HASHING}
+    for market in (load_jsonl(tmp_path / "jobs.jsonl", **options), load_parquet(tmp_path / "day.parquet", **options)):
+        assert open_at(market, "2026-11-30T23:00") == ["j1", "j2"]
+        assert open_at(market, "2026-12-01") == ["j2"]
+    assert open_at(load_parquet(tmp_path / "moment.parquet", **options), "2026-11-30") == ["j2"]
+    (tmp_path / "jobs.jsonl").write_text(json.dumps({"key": "j1", "hard": ["SQL"], "until": 1764460800}))
+    with pytest.raises(MarketError, match="row 1, column 'until': must be a date .* got 1764460800"):
+        load_jsonl(tmp_path / "jobs.jsonl", columns={"expires": "until"}, **options)
+
+
+def test_one_file_of_both_sides_has_dates_of_its_jobs(tmp_path):
+    (tmp_path / "all.csv").write_text(
+        "role,key,hard,until\njob,j1,SQL,2026-01-01\njob,j2,SQL,\napplicant,p1,SQL,never\n"
+    )
+    market = load_csv(tmp_path / "all.csv", role_column="role", columns={"expires": "until"}, **HASHING)
+    assert open_at(market, "2026-01-02") == ["j2"]
+
+
+def test_a_posting_of_the_web_is_open_until_its_valid_through(tmp_path):
+    posting = {"@type": "JobPosting", "skills": "SQL", "datePosted": "2026-11-01T10:00", "url": "https://a.org/1"}
+    ends = {"day": "2026-11-30", "noon": "2026-11-30T12:00:00+00:00", "none": None, "words": "until filled"}
+    for name, end in ends.items():
+        job = {**posting, "identifier": name, "validThrough": end}
+        (tmp_path / f"{name}.json").write_text(json.dumps(job))
+    (tmp_path / "people.csv").write_text("key,hard\np1,SQL\n")
+    market = load_market(f"job-posting:{tmp_path}", applicants=f"csv:{tmp_path / 'people.csv'}", **HASHING)
+
+    assert open_at(market, "2026-10-31") == []
+    assert open_at(market, "2026-11-30T11:00") == ["day", "none", "noon", "words"]
+    assert open_at(market, "2026-11-30T13:00") == ["day", "none", "words"]
+    assert open_at(market, "2026-12-01") == ["none", "words"]
+    assert market.left_out == ("1 unreadable dates in column 'expires' of jobs",)
+
+
+def test_a_date_without_a_time_zone_is_in_utc():
+    assert seconds_of("1970-01-02") == seconds_of("1970-01-02T00:00") == seconds_of("1970-01-02T02:00+02:00") == 86_400
+    assert seconds_of("1970-01-01", through=True) == 86_400 and seconds_of("1970-01-01T01:00", through=True) == 3_600
+    # A day of a time zone, as XML writes it; its zone is no time of day.
+    assert seconds_of("1970-01-02+02:00") == seconds_of("1970-01-02T00:00+02:00") == 86_400 - 7_200
+    assert seconds_of("1970-01-01-05:00", through=True) == 86_400 + 18_000
+    assert seconds_of("1970-01-01Z", through=True) == seconds_of("1970-01-02t00:00z") == 86_400
+    pandas = pytest.importorskip("pandas", reason="a Parquet file may hold its NaT")
+    with pytest.raises(ValueError, match="NaT"):
+        seconds_of(pandas.NaT)
+    assert np.isfinite(seconds_of("9999-12-31", through=True))
+
+
+def test_a_market_made_before_there_were_dates_has_none(load):
+    plain = load()
+    market = LabourMarket("old", plain.applicants, plain.jobs, plain.vocabulary)
+    assert [one.key for one in recommend(None, market, 0)] == ["j1", "j2", "j3", "j4"]
