@@ -427,7 +427,7 @@ def test_the_page_says_what_a_step_costs_in_a_long_career():
     )
     seconds = {point["after"]: point["cpu_seconds"] for point in run["points"]}
     first, last = 1_000 * seconds[5_000] / 5_000, 1_000 * (seconds[50_000] - seconds[20_000]) / 30_000
-    said = f"they are {first:.1f} milliseconds a step up to 5,000 interactions and {last:.1f} from 20,000 to 50,000"
+    said = f"a step took {first:.1f} milliseconds up to 5,000 interactions and {last:.1f} from 20,000 to 50,000"
     assert said in " ".join((ROOT / "docs/results/README.md").read_text().split())
 
 

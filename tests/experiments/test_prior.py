@@ -361,20 +361,20 @@ def test_the_page_counts_where_the_model_costs_more_and_says_what_it_saves(page_
         for name, cost in goals["cost"].items()
         if name.startswith(("model, ", "both, ")) and (max(cost["score"].values()) > 0.02 or cost["regret"] > 0.05)
     ]
-    counted = {alignment: missed.count(alignment) for alignment in ("0.5", "0.25", "-0.5")}
+    counted = {alignment: missed.count(alignment) for alignment in ("-0.5", "0.25", "0")}
     assert sum(counted.values()) == len(missed)
-    at = "{0.5} of them is at an alignment of 0.5, {0.25} are at 0.25, and {-0.5} at -0.5"
+    at = "{-0.5} of them are at an alignment of -0.5, {0.25} at 0.25 and {0} at 0."
     for alignment, count in counted.items():
         at = at.replace(f"{{{alignment}}}", str(count))
-    assert f"the model costs more in {len(missed)} of 48 combinations" in page and at in page
+    assert f"the model costs more in {len(missed)} of 48" in page and at in page
     saved = goals["saved"].values()
     assert len(saved) == 6 and f"{min(saved):.2f} to {max(saved):.2f} are saved" in page
 
 
-def test_the_page_says_what_one_seed_does(page_and_numbers):
+def test_the_page_says_what_two_seeds_do(page_and_numbers):
     page, numbers = page_and_numbers
     seeds, kept = numbers["seeds"], numbers["by_seed"]
-    place = seeds.index(501)
+    places = [seeds.index(501), seeds.index(504)]
 
     def late(name):
         """Regret from the 50th answer on, (n_noises, n_seeds)."""
@@ -383,12 +383,14 @@ def test_the_page_says_what_one_seed_does(page_and_numbers):
 
     more = []
     for prior_, without in (("model", "none"), ("both", "cosine")):
-        trusts = [
-            kept[f"noise {noise}: {prior_}, alignment -0.5"]["model's trust 100"] for noise in ("0.25", "0.5", "1")
-        ]
-        assert all(float(trust.split()[place]) > 0.95 for trust in trusts)
-        found, base = (np.delete(late(name), place, axis=1) for name in (f"{prior_}, alignment -0.5", without))
-        more.append(found.mean() / base.mean() - 1)
-    assert "one seed of ten, 501, makes it fail: in all six combinations" in page
-    said = f"is {-more[0]:.2f} lower than without the model, and {-more[1]:.2f} lower beside the cosine"
-    assert f"Without this seed the regret at -0.5 {said}" in page
+        trusts = {
+            noise: kept[f"noise {noise}: {prior_}, alignment -0.5"]["model's trust 100"].split()
+            for noise in ("0.25", "0.5", "1")
+        }
+        assert all(float(trust[places[0]]) > 0.95 for trust in trusts.values())
+        assert all(float(trusts[noise][places[1]]) == pytest.approx(0.4, abs=0.05) for noise in ("0.25", "0.5"))
+        found, base = (np.delete(late(name), places, axis=1) for name in (f"{prior_}, alignment -0.5", without))
+        more.append(100 * (found.mean() / base.mean() - 1))
+    assert "two seeds of thirty, 501 and 504, make it fail." in page
+    said = f"is {more[0]:.1f} % higher than without the model, and {more[1]:.0f} % higher beside the cosine"
+    assert f"Without these two seeds the regret at -0.5 {said}" in page
