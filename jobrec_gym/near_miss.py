@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["best_match", "with_known_keywords"]
+__all__ = ["best_match", "did_you_mean", "with_known_keywords"]
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -23,6 +23,17 @@ def best_match(name: str, known: Iterable[str]) -> str | None:
     folded = {one.casefold(): one for one in reversed(list(known))}
     near = difflib.get_close_matches(name.casefold(), list(folded), n=1)
     return folded[near[0]] if near else None
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The end of a message about a misspelt name, with a blank before it; nothing if no known name is like it.
+
+    Example:
+        >>> did_you_mean("DQN", ["dqn", "dynaq"])
+        " Did you mean 'dqn'?"
+    """
+    near = best_match(str(name), known)
+    return f" Did you mean {near!r}?" if near else ""
 
 
 def with_known_keywords(call: C) -> C:

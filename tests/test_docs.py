@@ -600,5 +600,6 @@ def test_the_sites_page_of_an_environment_shows_the_spaces_of_this_environment(e
         getattr(importlib.import_module(module), name)
     )
     assert f'`gymnasium.make("{env_id}")`' in shown
+    assert not re.search(r"(?<!{):\w+:`", shown), "a role that the page would show as text"
     for key, space in gym.make(env_id).observation_space.items():
         assert f"`{key}`: `{space}`" in shown

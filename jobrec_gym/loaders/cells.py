@@ -130,6 +130,11 @@ def normal_form(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
+def plain_name(column: str) -> str:
+    """The name of a column without regard to case and to what surrounds it."""
+    return column.casefold().strip(" \t_\ufeff\xa0")
+
+
 def without_markup(text: str) -> str:
     """The text of a cell without HTML, and without white space around it."""
     return (html_text(text) if _MARKUP.search(text) else text).strip()

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jobrec_gym.interactions import LogError
-from jobrec_gym.loaders.cells import is_nothing, list_in_text, normal_form, without_markup
+from jobrec_gym.loaders.cells import is_nothing, list_in_text, normal_form, plain_name, without_markup
 from jobrec_gym.loaders.reading import Table
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import LabourMarket, MarketError, Population
-from jobrec_gym.near_miss import best_match
+from jobrec_gym.market.dates import moment_of, seconds_of
+from jobrec_gym.near_miss import best_match, did_you_mean
 
 __all__ = [
     "YES_OR_NO",
@@ -22,13 +23,15 @@ __all__ = [
     "BadRows",
     "Ids",
     "OnBad",
+    "TimeForm",
     "columns_of",
     "find_of",
     "found_row",
-    "is_date",
+    "is_test_in",
     "jobs_in",
     "number_in",
     "places_of",
+    "propensity_in",
     "refuse_near_columns",
     "time_in",
     "word_number",
@@ -152,9 +155,9 @@ def columns_of(
         raise LogError(f"`columns` must map fields to columns, `{{'job': 'item'}}`, got {columns!r:.80}.")
     for name, column in columns.items():
         if name not in fields:
-            near = best_match(str(name), fields)
-            hint = f" Did you mean {near!r}?" if near else ""
-            raise LogError(f"`columns` may name {', '.join(map(repr, fields))}, got {name!r}.{hint}")
+            raise LogError(
+                f"`columns` may name {', '.join(map(repr, fields))}, got {name!r}.{did_you_mean(name, fields)}"
+            )
         if not isinstance(column, str):
             raise LogError(f"`columns[{name!r}]` must be the name of one column, got {column!r:.80}.")
         if normal_form(column) not in table.header:
@@ -172,7 +175,7 @@ def columns_of(
 def refuse_near_columns(table: Table, found: Mapping[str, str], fields: Sequence[str]) -> None:
     """Raises :class:`LogError` for a column like ``Time``, which is nearly a field's name and would not be read."""
     for column in table.header:
-        name = column.casefold().strip(" \t_\ufeff\xa0")
+        name = plain_name(column)
         if name in fields and name not in found and column not in found.values():
             raise LogError(
                 f"{table.file}: column {column!r} would not be read, since the field is called {name!r}: say "
@@ -243,12 +246,10 @@ def _word(cell: Any) -> str:
     return "" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else str(cell).strip()
 
 
-def number_in(cell: Any, kind: str) -> float | None:
-    """A finite number, ``None`` for nothing; :class:`BadCell` of this kind for anything else."""
-    if cell is None:
-        return None
+def number_in(cell: Any, kind: str) -> float:
+    """A finite number; :class:`BadCell` of this kind for anything else."""
     try:
-        value = math.nan if isinstance(cell, bool) and kind.startswith("propensity") else float(cell)
+        value = float(cell)
     except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
@@ -256,45 +257,43 @@ def number_in(cell: Any, kind: str) -> float | None:
     return value
 
 
+def propensity_in(cell: Any) -> float:
+    """The probability in a cell, in (0, 1]; :class:`BadCell` for anything else, also for True."""
+    kind = "propensity outside of (0, 1]"
+    value = math.nan if is_nothing(cell) or isinstance(cell, bool) else number_in(cell, kind)
+    if not 0 < value <= 1:
+        raise BadCell(kind, cell)
+    return value
+
+
+def is_test_in(cell: Any) -> bool:
+    """Whether a cell says ``test``, and not ``train``; :class:`BadCell` for anything else."""
+    word = cell.strip() if isinstance(cell, str) else cell
+    if word not in ("train", "test"):
+        raise BadCell("split that is neither train nor test", cell)
+    return bool(word == "test")
+
+
 def time_in(cell: Any, kind: str) -> tuple[float, TimeForm]:
     """A time as a number, and the form that it had.
 
-    A date becomes seconds since 1970; a date that names no time zone is in UTC. A number stays the same.
+    A date becomes seconds since 1970, as :func:`~jobrec_gym.market.dates.seconds_of` reads it. A number stays the same.
 
     Raises:
         BadCell: Of this kind, for a cell that is no time.
     """
     form: TimeForm = "number"
     try:
-        if isinstance(cell, str):
-            try:
-                value = float(cell)
-            except ValueError:
-                cell = datetime.datetime.fromisoformat(cell.strip())
-        if isinstance(cell, datetime.date) and not isinstance(cell, datetime.datetime):
-            cell = datetime.datetime(cell.year, cell.month, cell.day)
-        if isinstance(cell, datetime.datetime):
-            form = "date" if cell.tzinfo is None else "zoned"
-            zoned = cell if cell.tzinfo is not None else cell.replace(tzinfo=datetime.UTC)
-            value = zoned.timestamp()
-        elif not isinstance(cell, str):
-            value = math.nan if isinstance(cell, bool) else float(cell)
+        value = math.nan if isinstance(cell, bool) else float(cell)
     except (TypeError, ValueError, OverflowError):
-        raise BadCell(kind, cell) from None
+        try:
+            moment, _ = moment_of(cell)
+            value, form = seconds_of(moment), "date" if moment.tzinfo is None else "zoned"
+        except (ValueError, OverflowError):
+            raise BadCell(kind, cell) from None
     if not math.isfinite(value):
         raise BadCell(kind, cell)
     return value, form
-
-
-def is_date(cell: Any) -> bool:
-    """Whether a time is a date, not a number."""
-    if isinstance(cell, str):
-        try:
-            float(cell)
-        except ValueError:
-            return True
-        return False
-    return isinstance(cell, datetime.date)
 
 
 def jobs_in(cell: Any, separator: str, known: Any) -> list[Any]:

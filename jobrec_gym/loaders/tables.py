@@ -11,13 +11,13 @@ from typing import Any, Literal, TypeVar, get_args
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, absolute_name
 from jobrec_gym.loaders.assembly import SPLITS, Record, SplitBy, assemble_market
 from jobrec_gym.loaders.careers import Occupation, applicants_of
-from jobrec_gym.loaders.cells import CellReader, CellRules, has_column, normal_form
+from jobrec_gym.loaders.cells import CellReader, CellRules, has_column, normal_form, plain_name
 from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES, check_exists
 from jobrec_gym.loaders.reading import Reading, Table, kind_of, read_sides, read_table
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import ContextField, ContextValue, LabourMarket, MarketError
 from jobrec_gym.market.context import Context, ContextKind, context_fields
-from jobrec_gym.market.dates import DATE_FIELDS, seconds_of
+from jobrec_gym.market.dates import DATE_FIELDS, DAY, seconds_of
 from jobrec_gym.near_miss import best_match, with_known_keywords
 from jobrec_gym.paths import place_of
 
@@ -44,7 +44,6 @@ FIELDS = ("key", "title", "hard", "soft", "seniority", "experience", "occupation
 _SIDES = ("jobs", "applicants")
 _SKILL_FIELDS = ("hard", "soft")
 _ROLE_VALUES = {"jobs": "job", "applicants": "applicant"}
-_DAY = 86_400.0
 
 Columns = Mapping[str, Any]
 OnEmpty = Literal["raise", "skip"]
@@ -182,11 +181,18 @@ def load_table(
         seed=seed,
         left_out=left_out,
     )
-    read_with: dict[str, Any] = {"columns": columns, "text_columns": text_columns or None, "context": context}
-    read_with |= {"skill_separator": skill_separator, "null_values": null_values, "decimal": decimal}
-    read_with |= {"seniority_values": seniority_values}
-    read_with["encoder"] = absolute_name(encoder) if isinstance(encoder, str) else encoder
-    return market.read_with(read_with)
+    return market.read_with(
+        {
+            "columns": columns,
+            "text_columns": text_columns or None,
+            "skill_separator": skill_separator,
+            "null_values": null_values,
+            "seniority_values": seniority_values,
+            "decimal": decimal,
+            "context": context,
+            "encoder": absolute_name(encoder) if isinstance(encoder, str) else encoder,
+        }
+    )
 
 
 def load_csv(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
@@ -381,7 +387,7 @@ def _date_columns(
                 raise MarketError(no_such_column(table.file, column, table.header))
             found[field] = column, True
         elif field not in context:
-            alike = [name for name in table.header if _plain(name) == field and name not in told.values()]
+            alike = [name for name in table.header if plain_name(name) == field and name not in told.values()]
             if alike:
                 found[field] = field if field in alike else alike[0], False
     return found
@@ -389,10 +395,10 @@ def _date_columns(
 
 def _doubt_midnights(table: Table, column: str, cells: CellReader, records: Sequence[Record]) -> None:
     """Warns if all jobs expire at midnight, by times of day: they may be days to which pandas has added a time."""
-    if all(record.expires is None or record.expires % _DAY for record in records):
+    if all(record.expires is None or record.expires % DAY for record in records):
         return
     is_midnight = (
-        record.expires % _DAY == 0 and seconds_of(cells.cell(row, column, record.where)) == record.expires
+        record.expires % DAY == 0 and seconds_of(cells.cell(row, column, record.where)) == record.expires
         for (_, row), record in zip(table.filled(), records, strict=True)
         if record.expires is not None
     )
@@ -529,7 +535,7 @@ def columns_of_side(side: str, columns: Columns | None) -> Columns:
 def _refuse_near_misses(table: Table, side: str, unmapped: Set[str], used: Set[str | None]) -> None:
     """Raises for a column like ``Hard`` or ``soft_``, which is nearly a field's name and would not be read."""
     for name in table.header:
-        field = _plain(name)
+        field = plain_name(name)
         if field not in unmapped or name in used:
             continue
         for number, row in table.rows:
@@ -541,11 +547,6 @@ def _refuse_near_misses(table: Table, side: str, unmapped: Set[str], used: Set[s
                     f"`columns={{{field!r}: {name!r}}}` (for one side `columns={{{side!r}: {{{field!r}: {name!r}}}}}`) "
                     "or rename the column."
                 )
-
-
-def _plain(column: str) -> str:
-    """The name of a column without regard to case and to what surrounds it."""
-    return column.casefold().strip(" \t_\ufeff\xa0")
 
 
 def _text_fields(side: str, text_columns: Sequence[str] | Mapping[str, Sequence[str]]) -> tuple[str, ...]:
@@ -563,8 +564,7 @@ def _text_fields(side: str, text_columns: Sequence[str] | Mapping[str, Sequence[
 def _known(argument: str, names: Sequence[str] | Mapping[str, Any], allowed: Sequence[str]) -> None:
     for name in names:
         if name not in allowed:
-            near = best_match(str(name), allowed)
-            hint = f" Did you mean {near!r}?" if near else ""
+            hint = did_you_mean(name, allowed)
             raise MarketError(f"`{argument}` may name {', '.join(map(repr, allowed))}, got {name!r}.{hint}")
 
 

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from jobrec_gym.market.context import ContextTable
 from jobrec_gym.market.tables import Population
 
-__all__ = ["DATE_FIELDS", "Dated", "compared_fields", "is_date", "open_jobs", "seconds_of"]
+__all__ = ["DATE_FIELDS", "DAY", "Dated", "compared_fields", "is_date", "moment_of", "open_jobs", "seconds_of"]
 
 DATE_FIELDS = ("posted", "expires")
 """Names of the dates. A market keeps them among its context, as numbers that are not shown: they are no part of the
 fingerprint, of ``"all"`` pair features, or of what a language model reads."""
 
-_DAY = 86_400.0
+DAY = 86_400.0
+"""Seconds of a day."""
 _DATE = re.compile(r"(\d{4}-?\d{2}-?\d{2}|\d{4}-?W\d{2}-?\d)(?:([T ].+)|(Z|[+-]\d{2}:\d{2}))?", re.ASCII)
 """A day, and either a time or, as XML writes it, a time zone: ``2026-11-30+01:00``. Python alone would read that zone
 as a time of day, and the number 1701010800 as a day in 1701."""
@@ -46,15 +47,26 @@ def seconds_of(date: Any, *, through: bool = False) -> float:
     Raises:
         ValueError: For anything else.
     """
-    is_day = isinstance(date, datetime.date) and not isinstance(date, datetime.datetime)
-    if isinstance(date, str):
-        date, is_day = _read(date.strip())
-    if not isinstance(date, datetime.date):
+    moment, is_day = moment_of(date)
+    begun = (moment if moment.tzinfo is not None else moment.replace(tzinfo=datetime.UTC)).timestamp()
+    return begun + DAY if is_day and through else begun
+
+
+def moment_of(date: Any) -> tuple[datetime.datetime, bool]:
+    """The moment that a date of :func:`seconds_of` names, or the beginning of its day; and whether it is a day.
+
+    Raises:
+        ValueError: For anything else.
+    """
+    if isinstance(date, datetime.datetime):
+        return date, False
+    if isinstance(date, datetime.date):
+        return datetime.datetime(date.year, date.month, date.day), True
+    found = _DATE.fullmatch(date.strip().upper()) if isinstance(date, str) else None
+    if found is None:
         raise ValueError(f"no date: {date!r:.80}")
-    if not isinstance(date, datetime.datetime):
-        date = datetime.datetime(date.year, date.month, date.day)
-    begun = (date if date.tzinfo is not None else date.replace(tzinfo=datetime.UTC)).timestamp()
-    return begun + _DAY if is_day and through else begun
+    day, time, zone = found.groups()
+    return datetime.datetime.fromisoformat(day + (time or f"T00:00{zone or ''}")), time is None
 
 
 def is_date(name: str, table: ContextTable) -> bool:
@@ -101,12 +113,3 @@ def open_jobs(market: Dated, open_at: Any) -> NDArray[np.bool_]:
     if "expires" in dates:
         is_open &= ~(dates["expires"] <= moment)
     return is_open
-
-
-def _read(text: str) -> tuple[datetime.datetime, bool]:
-    """The moment in a text, or the beginning of its day; and whether it is a day."""
-    found = _DATE.fullmatch(text.upper())
-    if found is None:
-        raise ValueError(f"no date: {text!r:.80}")
-    day, time, zone = found.groups()
-    return datetime.datetime.fromisoformat(day + (time or f"T00:00{zone or ''}")), time is None
