@@ -105,7 +105,9 @@ def docstring_as_markdown(documented: type) -> str:
         head = "" if match["title"] == "Args" else f"**{match['title']}**\n\n"
         return head + "\n\n".join(entries) + "\n\n"
 
-    return _spaces(documented) + re.sub(r":(func|class|meth|mod|data|attr|exc):`", r"{\1}`", _SECTION.sub(section, text))
+    return _spaces(documented) + re.sub(
+        r":(func|class|meth|mod|data|attr|exc):`", r"{\1}`", _SECTION.sub(section, text)
+    )
 
 
 def _spaces(documented: type) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.arguments import as_typed
-from experiments.runs.command import command
+from experiments.runs.command import command, in_one_line
 from experiments.runs.folders import (
     LOG,
     LOGGED,
@@ -47,14 +47,12 @@ def main(cfg: DictConfig) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from experiments.studies.runs import one_line
-
     torch.set_num_threads(cfg.threads)
     options: Any = OmegaConf.to_container(cfg, resolve=True)
     try:
         summary = learn_from_log(options)
     except (RunError, ValueError, ImportError, HydraException, OmegaConfBaseException) as error:
-        raise SystemExit(f"error: {one_line(error)}") from error
+        raise SystemExit(f"error: {in_one_line(error)}") from error
     folder = options["folder"]
     print(f"{summary['agent']} has learned from {summary['interactions']:,} answers of {summary['n_people']:,} people")
     run = as_typed("run", folder)

@@ -43,13 +43,14 @@ def main(cfg: DictConfig) -> None:
         runs = find_runs(options["run"], "run")
         for run in tracked(runs, "off-policy estimates", "run"):
             setup, agent = load_run(run, {}, cfg.trust)
-            log = log_on(setup.market, options).split(cfg.split)
+            # Runs on one market share it, and a log is read once for each market.
+            known = next((log for _, log, _ in of_markets.values() if log.market is setup.market), None)
+            log = log_on(setup.market, options).split(cfg.split) if known is None else known
             methods = options["methods"]
             of_all = {"form": ObservationForm.of(setup.env), "seed": cfg.seed, **how}
             found.append((str(run.folder), estimate_all(agent, log, methods, epsilon=cfg.epsilon, **of_all)))
             # The log's rows and the value of a uniform choice depend on the market, and runs may have several markets.
-            market = setup.market.fingerprint()
-            if market not in of_markets:
+            if known is None and (market := setup.market.fingerprint()) not in of_markets:
                 of_markets[market] = str(run.folder), log, estimate_all(None, log, methods, **of_all)
     except (RunError, ValueError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error

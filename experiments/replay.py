@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.runs.command import command
+from experiments.runs.command import command, in_one_line
 from experiments.runs.folders import RunError, commit_of_checkout, write_json
 from experiments.runs.logs import log_on
 from experiments.runs.numbers import is_number, require_known
@@ -44,7 +44,7 @@ def main(cfg: DictConfig) -> None:
     from experiments.runs.build import build, plain
     from experiments.runs.training import new_agent
     from experiments.studies.replaying import LogSets, compose_on_log, form_of, pairs_of, replay_learner, replay_scores
-    from experiments.studies.runs import known_learners, one_line
+    from experiments.studies.runs import known_learners
     from jobrec_gym import ObservationForm
 
     torch.set_num_threads(cfg.threads)
@@ -82,7 +82,7 @@ def main(cfg: DictConfig) -> None:
                     scored = replay_learner(make, log, sets, points, cfg.n_folds, seed, lambda: progress.update(1))
                     found[name].append(scored)
     except (RunError, ValueError, ImportError, HydraException, OmegaConfBaseException) as error:
-        raise SystemExit(f"error: {one_line(error)}") from error
+        raise SystemExit(f"error: {in_one_line(error)}") from error
     tables = tables_of({name: mean_scores(scores) for name, scores in found.items()}, points, cfg.reps)
     if len(seeds) > 1 and _BASELINE in found:
         tables.append(apart_table(found, points))

@@ -222,7 +222,7 @@ def estimate_all(
         raise LogError(
             f"{sorted(weighted)} need the propensity of each recommendation, the probability with which the log's "
             "policy chose it, and the log has none: without them it is unknown what other jobs would have earned. Log "
-            'them, or use method="dm", which relies on its model alone.'
+            'them, or use method="dm" (of several methods `methods=["dm"]`), which relies on its model alone.'
         )
     chances = _chances(policy, interactions, epsilon, form)  # checks that the log says what was shown
     answered = np.flatnonzero(interactions.answered)

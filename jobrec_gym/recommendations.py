@@ -20,7 +20,7 @@ from jobrec_gym.market import BLOCKS, LabourMarket, Profile, row_products
 from jobrec_gym.market.context import folded
 from jobrec_gym.market.dates import open_jobs
 from jobrec_gym.market.keys import named_rows
-from jobrec_gym.near_miss import best_match
+from jobrec_gym.near_miss import did_you_mean
 from jobrec_gym.pair_features import PairValues
 from jobrec_gym.prior_sources import LESS_JOB_MEAN, SourcedPairValues, less_own_means
 
@@ -300,9 +300,7 @@ def _form(agent: Any, market: LabourMarket, observation: Observed | None) -> Obs
     known = ("observation", "job_fields", "pair_features", "pair_noise", "prior_sources", "mask_in_observation")
     for name in given:
         if name not in known:
-            near = best_match(str(name), known)
-            hint = f" Did you mean {near!r}?" if near else ""
-            raise ValueError(f"`observation` may say {known}, got {name!r}.{hint}")
+            raise ValueError(f"`observation` may say {known}, got {name!r}.{did_you_mean(name, known)}")
     reads = getattr(agent, "reads", None) or {}
     if others := sorted(set(reads.get("entries", {})) - {"applicant"}):
         raise ValueError(

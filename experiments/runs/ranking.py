@@ -27,6 +27,7 @@ from experiments.runs.saved import load_run
 from experiments.runs.trust import require_trust
 from jobrec_gym import LabourMarket, Recommendation, load_market, recommend_each
 from jobrec_gym.extras import install_command
+from jobrec_gym.interactions import LogError
 from jobrec_gym.loaders.newcomers import newcomers_of
 from jobrec_gym.loaders.pairs import read_pairs
 from jobrec_gym.loaders.reading import kind_of
@@ -188,49 +189,42 @@ def rank_people(
     require_flag("distinct", distinct)
     if isinstance(exclude, str | Mapping) or not isinstance(exclude, Iterable):
         raise RunError(f"`exclude` must list jobs by row or by key, [] for none, got {exclude!r:.80}.")
-    files = [applied] if isinstance(applied, str | os.PathLike) else [] if applied is None else applied
-    if not isinstance(files, Sequence) or not all(isinstance(file, str | os.PathLike) for file in files):
-        raise RunError(f"`applied` must name a file of pairs or list such files, null for none, got {applied!r:.80}.")
+    files = _files_of_pairs(applied)
     for_all = np.unique(named_rows("job", market.jobs.keys, exclude))
     if open_at is not None and not open_jobs(market, open_at).any():  # a wrong time is refused before writing
         logger.warning("No job of market %r is open at %s, so all lists are empty.", market.name, open_at)
     if applicants is None:
-        rows = market.applicants.rows(split)
-        if not len(rows):
-            raise RunError(f"`split`: market {market.name!r} has no applicants of split={split}; take split=all.")
-        n_people, people_of = len(rows), lambda start, stop: (market, rows[start:stop])
-        keys = market.applicants.keys
-        source: tuple[str, str] = _digest_of(market, "applicants"), split
+        people = _own_people(market, split)
     else:
         _refuse_means_over_people(ranking)
-        people = kind_of(applicants)[1]
-        _refuse_to_write_over(out, people, "people")
-        newcomers = newcomers_of(market, applicants, **(reading or {}))
-        n_people = len(newcomers)
-        keys = np.array([record.key for record in newcomers.records])
-
-        def people_of(start: int, stop: int) -> tuple[LabourMarket, Any]:
-            new = newcomers.on_market(slice(start, stop))
-            return new, np.arange(len(new.applicants))
-
-        source = _sha256(people), repr([newcomers.records[0], remembered(market.origin)])
+        _refuse_to_write_over(out, kind_of(applicants)[1], "people")
+        people = _people_in_file(market, applicants, reading or {})
     pairs: dict[str, NDArray[np.int64]] = {}
     for file in files:
         _refuse_to_write_over(out, kind_of(file)[1], "pairs")
-        for key, done in read_pairs(file, keys, market.jobs.keys, **(reading_applied or {})).items():
+        try:
+            listed = read_pairs(file, people.keys, market.jobs.keys, **(reading_applied or {}))
+        except LogError as error:
+            raise LogError(
+                f"{error} Options of `applied` have `reading_applied.` before their name, as in "
+                "`reading_applied.on_unknown=skip`."
+            ) from error
+        for key, done in listed.items():
             pairs[key] = np.union1d(pairs.get(key, done), done)
-    jobs = _digest_of(market, "jobs")
-    task: list[Any] = [ranking.made_by, ranking.observation, jobs, source, n, for_all.tolist(), dict(reading or {})]
-    task += [{key: done.tolist() for key, done in pairs.items()}, open_at, distinct]
+    task = [
+        *(ranking.made_by, ranking.observation, _digest_of(market, "jobs"), people.source, n, for_all.tolist()),
+        *(dict(reading or {}), {key: done.tolist() for key, done in pairs.items()}, open_at, distinct),
+    ]
     batch_size = max(1, _PAIRS // len(market.jobs))
     with (
         _Part(out, task, resume) as part,
-        Progress(n_people, "ranking", "person", done=part.n_done) as progress,
+        Progress(people.n, "ranking", "person", done=part.n_done) as progress,
     ):
-        while part.n_done < n_people:
-            here, ids = people_of(part.n_done, part.n_done + _PEOPLE)
-            named = {row: pairs.get(str(here.applicants.keys[row]), ()) for row in ids.tolist()}
-            left_out = {None: for_all, **named}
+        while part.n_done < people.n:
+            here, ids = people.some(part.n_done, part.n_done + _PEOPLE)
+            keys = [str(key) for key in here.applicants.keys[ids]]
+            left_out: dict[Any, Any] = {None: for_all}
+            left_out |= {row: pairs[key] for row, key in zip(ids.tolist(), keys, strict=True) if key in pairs}
             lists = recommend_each(
                 ranking.agent,
                 here,
@@ -242,13 +236,62 @@ def rank_people(
                 open_at=open_at,
                 distinct=distinct,
             )
-            for start in range(0, len(ids), _WRITTEN):
-                some = ids[start : start + _WRITTEN]
-                part.add([[str(here.applicants.keys[one]), _plain(next(lists))] for one in some.tolist()])
+            for start in range(0, len(keys), _WRITTEN):
+                some = keys[start : start + _WRITTEN]
+                part.add([[key, _plain(next(lists))] for key in some])
                 progress.update(len(some))
         write(out, _rows(part.read()))
         part.remove()
-    return n_people
+    return people.n
+
+
+@dataclass(frozen=True, slots=True)
+class _People:
+    """The people who get lists.
+
+    Attributes:
+        n: How many they are.
+        keys: The keys that a file of pairs may name. People of the market who are not in the split are among them.
+        some: From a first place and the place after the last one, a market and the rows of these people in it.
+        source: What a ranking that continues recognises them by.
+    """
+
+    n: int
+    keys: NDArray[np.str_]
+    some: Callable[[int, int], tuple[LabourMarket, NDArray[np.int64]]]
+    source: tuple[str, str]
+
+
+def _own_people(market: LabourMarket, split: Split) -> _People:
+    """The market's own applicants of a split."""
+    rows = market.applicants.rows(split)
+    if not len(rows):
+        raise RunError(f"`split`: market {market.name!r} has no applicants of split={split}; take split=all.")
+    source = _digest_of(market, "applicants"), split
+    return _People(len(rows), market.applicants.keys, lambda start, stop: (market, rows[start:stop]), source)
+
+
+def _people_in_file(market: LabourMarket, file: str | os.PathLike[str], reading: Mapping[str, Any]) -> _People:
+    """The people in a file, who are encoded when their turn comes."""
+    newcomers = newcomers_of(market, file, **reading)
+
+    def some(start: int, stop: int) -> tuple[LabourMarket, NDArray[np.int64]]:
+        new = newcomers.on_market(slice(start, stop))
+        return new, np.arange(len(new.applicants))
+
+    keys = np.array([record.key for record in newcomers.records])
+    source = _sha256(kind_of(file)[1]), repr([newcomers.records[0], remembered(market.origin)])
+    return _People(len(newcomers), keys, some, source)
+
+
+def _files_of_pairs(applied: Any) -> Sequence[str | os.PathLike[str]]:
+    """The files that the argument ``applied`` names."""
+    if applied is None:
+        return []
+    files = [applied] if isinstance(applied, str | os.PathLike) else applied
+    if not isinstance(files, Sequence) or not all(isinstance(file, str | os.PathLike) for file in files):
+        raise RunError(f"`applied` must name a file of pairs or list such files, null for none, got {applied!r:.80}.")
+    return files
 
 
 def _refuse_to_write_over(out: Path, file: Path, what: str) -> None:

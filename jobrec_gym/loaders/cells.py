@@ -31,6 +31,7 @@ __all__ = [
     "is_nothing",
     "list_in_text",
     "normal_form",
+    "plain_name",
     "without_markup",
 ]
 

@@ -22,18 +22,20 @@ from jobrec_gym.loaders.log_cells import (
     BadRows,
     Ids,
     OnBad,
+    TimeForm,
     columns_of,
     find_of,
     found_row,
-    number_in,
+    is_test_in,
     places_of,
+    propensity_in,
     refuse_near_columns,
     time_in,
     word_number,
 )
 from jobrec_gym.loaders.reading import Rows, Table
 from jobrec_gym.market import LabourMarket
-from jobrec_gym.near_miss import best_match
+from jobrec_gym.near_miss import did_you_mean
 from jobrec_gym.simulators.base import DECISIONS, decision_rewards
 
 __all__ = ["EVENT_FIELDS", "EVENT_WORDS", "Events", "WithoutImpression", "read_events"]
@@ -111,11 +113,10 @@ class Events:
                 f"dates, 7 * 86_400 for a week), or None, got {self.window!r:.40}."
             )
         if self.without_impression not in get_args(WithoutImpression):
-            near = best_match(str(self.without_impression), get_args(WithoutImpression))
-            hint = f" Did you mean {near!r}?" if near else ""
+            allowed = get_args(WithoutImpression)
             raise LogError(
-                f"`events.without_impression` must be one of {get_args(WithoutImpression)}, got "
-                f"{self.without_impression!r:.40}.{hint}"
+                f"`events.without_impression` must be one of {allowed}, got {self.without_impression!r:.40}."
+                f"{did_you_mean(self.without_impression, allowed)}"
             )
         if not isinstance(self.sets, bool):
             raise LogError(f"`events.sets` must be True or False, got {self.sets!r:.40}.")
@@ -134,9 +135,9 @@ class Events:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in events:
             if name not in known:
-                near = best_match(str(name), known)
-                hint = f" Did you mean {near!r}?" if near else ""
-                raise LogError(f"`events` may name {', '.join(map(repr, known))}, got {name!r:.80}.{hint}")
+                raise LogError(
+                    f"`events` may name {', '.join(map(repr, known))}, got {name!r:.80}.{did_you_mean(name, known)}"
+                )
         return cls(**events)
 
 
@@ -327,11 +328,11 @@ def _found(
     can_open = rows.good.copy()
     propensity = np.ones(n)
     if "propensity" in columns:
-        propensity = rows.values(columns["propensity"], _propensity, is_impression)
+        propensity = rows.values(columns["propensity"], propensity_in, is_impression)
     is_test = np.zeros(n, dtype=bool)
     if "split" in columns:
         only_impressions = rules.without_impression == "skip" and is_impression.any()
-        is_test = rows.values(columns["split"], _is_test, is_impression if only_impressions else None) > 0
+        is_test = rows.values(columns["split"], is_test_in, is_impression if only_impressions else None) > 0
     sets = np.full(n, _NO_SET)
     if "set" in columns:
         known: dict[str, int] = {}
@@ -346,19 +347,19 @@ def _found(
     is_lost = is_impression & ~rows.good
     kept = rows.good | (is_lost & can_open)
     elsewhere = is_lost & ~can_open & (at_known | (of_known & (sets != _NO_SET)))
-    n_jobs, people = len(market.jobs), person.astype(np.int64)
+    people, jobs = person.astype(np.int64), job.astype(np.int64)
     return _Found(
-        kind[kept],
-        people[kept],
-        job[kept].astype(np.int64),
-        people[kept] * n_jobs + job[kept].astype(np.int64),
-        time[kept],
-        sets[kept],
-        propensity[kept],
-        is_test[kept],
-        is_lost[kept],
-        bool(is_impression.any()),
-        (people[elsewhere], sets[elsewhere], time[elsewhere]),
+        kind=kind[kept],
+        person=people[kept],
+        job=jobs[kept],
+        pair=people[kept] * len(market.jobs) + jobs[kept],
+        time=time[kept],
+        set=sets[kept],
+        propensity=propensity[kept],
+        is_test=is_test[kept],
+        is_lost=is_lost[kept],
+        has_impressions=bool(is_impression.any()),
+        lost=(people[elsewhere], sets[elsewhere], time[elsewhere]),
     )
 
 
@@ -388,11 +389,9 @@ def _words(decisions: Mapping[str, str | None] | None) -> dict[str, int]:
     words = dict(numbers_)
     for word, event in (decisions or {}).items():
         if event is not None and (not isinstance(event, str) or event not in numbers_):
-            near = best_match(str(event), EVENT_WORDS)
-            hint = f" Did you mean {near!r}?" if near else ""
             raise LogError(
                 f"`decisions[{word!r}]` must be one of {EVENT_WORDS}, or None to leave such events out, got "
-                f"{event!r:.80}.{hint}"
+                f"{event!r:.80}.{did_you_mean(event, EVENT_WORDS)}"
             )
         words[str(word)] = _NO_EVENT if event is None else numbers_[event]
     return words
@@ -400,28 +399,29 @@ def _words(decisions: Mapping[str, str | None] | None) -> dict[str, int]:
 
 def _times(rows: _Checked, column: _Column) -> NDArray[np.float64]:
     """The times (n,). Numbers, dates, and dates with a time zone cannot be put in order with one another."""
-    names = ("number", "date", "zoned")
-    forms: list[int] = []
+    known = get_args(TimeForm)
+    forms: list[int] = []  # of each distinct cell, a place in `known`
 
     def read(cell: Any) -> float:
-        forms.append(0)
+        forms.append(known.index("number"))
         if is_nothing(cell):
             raise BadCell("no time", cell)
         value, form = time_in(cell, "no time")
-        forms[-1] = names.index(form)
+        forms[-1] = known.index(form)
         return value
 
     time = rows.values(column, read)
     form = np.array(forms)[column.places]
     if rows.good.any():
-        of_all = names[form[rows.good.argmax()]]  # the first good row decides
-        if of_all == "number":
-            rows.refuse("date among numbers", column, form != 0)
+        of_all = form[rows.good.argmax()]  # the first good row decides
+        is_number = form == known.index("number")
+        if known[of_all] == "number":
+            rows.refuse("date among numbers", column, ~is_number)
         else:
-            rows.refuse("number among dates", column, form == 0)
-            is_zoned = of_all == "zoned"
+            rows.refuse("number among dates", column, is_number)
+            is_zoned = known[of_all] == "zoned"
             strange = "without a zone among times with one" if is_zoned else "with a zone among times without one"
-            rows.refuse(f"time {strange}", column, form != names.index(of_all))
+            rows.refuse(f"time {strange}", column, form != of_all)
     return time
 
 
@@ -432,21 +432,6 @@ def _yes(cell: Any) -> bool:
     if word not in YES_OR_NO:
         raise BadCell("bot that is neither yes nor no", cell)
     return YES_OR_NO[word]
-
-
-def _propensity(cell: Any) -> float:
-    kind = "propensity outside of (0, 1]"
-    found = number_in(None if is_nothing(cell) else cell, kind)
-    if found is None or not 0 < found <= 1:
-        raise BadCell(kind, cell)
-    return found
-
-
-def _is_test(cell: Any) -> bool:
-    word = cell.strip() if isinstance(cell, str) else cell
-    if word not in ("train", "test"):
-        raise BadCell("split that is neither train nor test", cell)
-    return word == "test"
 
 
 def _set_number(cell: Any, known: dict[str, int]) -> int:
@@ -473,9 +458,8 @@ class _Joined:
 
 def _joined(found: _Found, rules: Events, left_out: Counter[str]) -> _Joined:
     n = len(found.kind)
-    in_time = np.lexsort(
-        (found.is_lost, found.time)
-    )  # stable: at equal times the order of the file, the right ones first
+    # At equal times right impressions come before lost ones, and otherwise the order of the file counts.
+    in_time = np.lexsort((found.is_lost, found.time))
     is_open = found.kind == _IMPRESSION
     # Of equal events, and of impressions of one job in one set, only the first one counts.
     first = _is_first(in_time, found.pair, found.kind, found.time, found.set)
@@ -497,7 +481,7 @@ def _joined(found: _Found, rules: Events, left_out: Counter[str]) -> _Joined:
     is_alone = np.zeros(n, dtype=bool)
     if rules.without_impression == "keep" or not found.has_impressions:
         rows = np.flatnonzero(lonely)
-        opened, group = _first_of_each(rows[np.lexsort((found.time[rows],))], found.pair, latest)
+        opened, group = _first_of_each(rows[np.argsort(found.time[rows], kind="stable")], found.pair, latest)
         of[rows] = opened[group[rows]]
         is_alone[opened] = True
     else:
@@ -576,9 +560,9 @@ def _assembled(
         market,
         people,
         found.job[event],
-        worth[joined.decision],
-        joined.decision.astype(np.int8),
-        found.is_test[event] if "split" in names else market.applicants.held_out[people],
+        reward=worth[joined.decision],
+        decision=joined.decision.astype(np.int8),
+        held_out=found.is_test[event] if "split" in names else market.applicants.held_out[people],
         time=found.time[event] if "time" in names else None,
         propensity=np.where(joined.is_alone, 1.0, found.propensity[event]) if "propensity" in names else None,
         shown_offsets=offsets,
@@ -606,7 +590,7 @@ def _sets(found: _Found, joined: _Joined) -> tuple[_Numbers, _Mask]:
 def _shown(jobs: _Numbers, group: _Numbers) -> tuple[_Numbers, _Numbers]:
     """The offsets (m + 1,) and ids of the jobs that were shown in each row, from the rows' jobs and sets (m,)."""
     sizes = np.bincount(group)
-    total = int((sizes.astype(object) ** 2).sum())
+    total = int((sizes**2).sum())
     if total > _MOST_SHOWN:
         raise LogError(
             f"a set of {sizes.max():,} jobs was shown to one person, which is hardly one decision, and all sets have "

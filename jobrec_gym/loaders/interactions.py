@@ -22,13 +22,15 @@ from jobrec_gym.loaders.log_cells import (
     BadRows,
     Ids,
     OnBad,
+    TimeForm,
     columns_of,
     find_of,
     found_row,
-    is_date,
+    is_test_in,
     jobs_in,
     number_in,
     places_of,
+    propensity_in,
     refuse_near_columns,
     time_in,
     word_number,
@@ -153,10 +155,13 @@ def load_interactions(
     else:
         table = read_table(source, Reading(delimiter, encoding, max_bytes))
         if rules is None:
-            log = _read(table, market, columns or {}, ids, decisions, rewards, separator, on_bad)
+            names = _columns_of(table, columns or {})
+            reader = _RowReader(market, names, ids, decisions, rewards, separator)
+            log = _read(table, market, names, reader, ids, on_bad)
         else:
-            how: dict[str, Any] = {"ids": ids, "decisions": decisions, "rewards": rewards, "on_bad": on_bad}
-            log = read_events(table, market, rules, columns, **how)
+            log = read_events(
+                table, market, rules, columns, ids=ids, decisions=decisions, rewards=rewards, on_bad=on_bad
+            )
     if split_by == "time":
         if log.time is None:
             raise LogError('`split_by="time"` needs a column `time`, which the log does not have.')
@@ -183,89 +188,112 @@ class _Row:
     moving: bool
 
 
-def _read(
-    table: Table,
-    market: LabourMarket,
-    columns: Mapping[str, str],
-    ids: Ids,
-    decisions: Mapping[str, str | None] | None,
-    rewards: Mapping[str, float] | None,
-    separator: str,
-    on_bad: OnBad,
-) -> Interactions:
-    names = _columns_of(table, columns)
-    places, find = places_of(market, ids), find_of(ids)
-    words = _words(decisions)
-    worth = np.array([decision_rewards(rewards)[decision] for decision in DECISIONS])
-    has_dates: bool | None = None  # decided by the first row with a valid time
+class _RowReader:
+    """Reads the rows of a log.
 
-    def row_of(cells: Mapping[str, Any]) -> _Row:
-        def cell(name: str) -> Any:
-            value = cells.get(names[name]) if name in names else None
-            return None if is_nothing(value) else value
+    Args:
+        market: The market of the people and jobs.
+        names: The column of each field that the log has.
+        ids: As in :func:`load_interactions`, like the arguments below.
+        decisions: The log's own words.
+        rewards: Rewards in place of those of the decisions.
+        separator: The text that separates shown jobs.
+    """
 
-        def time_of(name: str, kind: str) -> float | None:
-            value = cell(name)
-            return None if value is None else time_in(value, kind)[0]
+    def __init__(
+        self,
+        market: LabourMarket,
+        names: Mapping[str, str],
+        ids: Ids,
+        decisions: Mapping[str, str | None] | None,
+        rewards: Mapping[str, float] | None,
+        separator: str,
+    ):
+        self._names = names
+        self._find = find_of(ids)
+        self._people, self._jobs = places_of(market, ids)
+        self._words = _words(decisions)
+        self._worth = [decision_rewards(rewards)[decision] for decision in DECISIONS]
+        self._separator = separator
+        self._has_dates: bool | None = None  # decided by the first good row with a time
 
+    def row(self, cells: Mapping[str, Any]) -> _Row:
+        """A row of the log; :class:`BadCell` if a cell is wrong."""
+        names = self._names
         # A key may be any word, even "none".
-        applicant = found_row(find, places[0], cells.get(names["applicant"]), "unknown person")
-        job = found_row(find, places[1], cells.get(names["job"]), "unknown job")
-        decision = _decision(cells.get(names["decision"]), words) if "decision" in names else -1
-        reward = number_in(cell("reward"), "reward that is no finite number")
-        if reward is None:
-            reward = math.nan if decision < 0 else float(worth[decision])
-        time = posted = None
-        if "time" in names:
-            time = time_of("time", "no time")
-            if time is None:
-                raise BadCell("no time", cells.get(names["time"]))
-        if "posted" in names:
-            posted = time_of("posted", "posting time that cannot be read")
-        if time is not None and posted is not None and time < posted:
-            raise BadCell("time before the posting", cell("time"))
-        for name in ("time", "posted"):
-            given = cell(name)
-            if given is not None and has_dates is not None and is_date(given) != has_dates:
-                raise BadCell("number among dates" if has_dates else "date among numbers", given)
-        shown: tuple[int, ...] = ()
-        if "shown" in names:
-            listed = jobs_in(cells.get(names["shown"]), separator, places[1])
-            shown = tuple(found_row(find, places[1], one, "unknown job among those shown") for one in listed)
-            if len(set(shown)) < len(shown):
-                raise BadCell("the same job shown twice", cell("shown"))
-            if job not in shown:
-                raise BadCell("recommended job not among those shown", cell("job"))
-        propensity = math.nan
-        if "propensity" in names:
-            found = number_in(cell("propensity"), "propensity outside of (0, 1]")
-            if found is None or not 0 < found <= 1:
-                raise BadCell("propensity outside of (0, 1]", cells.get(names["propensity"]))
-            propensity = found
-        split = cell("split")
-        split = split.strip() if isinstance(split, str) else split
-        if "split" in names and split not in ("train", "test"):
-            raise BadCell("split that is neither train nor test", cells.get(names["split"]))
+        applicant = found_row(self._find, self._people, cells.get(names["applicant"]), "unknown person")
+        job = found_row(self._find, self._jobs, cells.get(names["job"]), "unknown job")
+        decision = _decision(cells.get(names["decision"]), self._words) if "decision" in names else -1
+        reward = self._reward(cells, decision)
+        times = self._times(cells)
+        shown = self._shown(cells, job) if "shown" in names else ()
+        propensity = propensity_in(cells.get(names["propensity"])) if "propensity" in names else math.nan
+        is_test = is_test_in(cells.get(names["split"])) if "split" in names else False
         moving = str(cells.get(names["moving"])).strip().casefold() if "moving" in names else "no"
         if moving not in YES_OR_NO:
             raise BadCell("moving that is neither yes nor no", cells.get(names["moving"]))
-        time = math.nan if time is None else time
-        is_test, is_moving = split == "test", YES_OR_NO[moving]
-        return _Row(applicant, job, decision, reward, time, shown, propensity, is_test, is_moving)
+        if self._has_dates is None and times:
+            self._has_dates = _is_date(next(iter(times.values())))
+        time = times["time"][0] if "time" in times else math.nan
+        return _Row(applicant, job, decision, reward, time, shown, propensity, is_test, YES_OR_NO[moving])
 
+    def _cell(self, cells: Mapping[str, Any], name: str) -> Any:
+        """The cell of a field; ``None`` if it says nothing."""
+        cell = cells.get(self._names[name]) if name in self._names else None
+        return None if is_nothing(cell) else cell
+
+    def _reward(self, cells: Mapping[str, Any], decision: int) -> float:
+        cell = self._cell(cells, "reward")
+        if cell is not None:
+            return number_in(cell, "reward that is no finite number")
+        return math.nan if decision < 0 else float(self._worth[decision])
+
+    def _times(self, cells: Mapping[str, Any]) -> dict[str, tuple[float, TimeForm]]:
+        """The row's ``time`` and ``posted``, as far as it has them, each with the form of its cell."""
+        found = {}
+        for name, kind in (("time", "no time"), ("posted", "posting time that cannot be read")):
+            cell = self._cell(cells, name)
+            if cell is not None:
+                found[name] = time_in(cell, kind)
+            elif name == "time" and "time" in self._names:
+                raise BadCell(kind, cells.get(self._names["time"]))
+        if len(found) == 2 and found["time"][0] < found["posted"][0]:
+            raise BadCell("time before the posting", self._cell(cells, "time"))
+        for name, time in found.items():
+            if self._has_dates is not None and _is_date(time) != self._has_dates:
+                kind = "number among dates" if self._has_dates else "date among numbers"
+                raise BadCell(kind, self._cell(cells, name))
+        return found
+
+    def _shown(self, cells: Mapping[str, Any], job: int) -> tuple[int, ...]:
+        """The rows of the jobs that were shown, including the recommended ``job``."""
+        listed = jobs_in(cells.get(self._names["shown"]), self._separator, self._jobs)
+        shown = tuple(found_row(self._find, self._jobs, one, "unknown job among those shown") for one in listed)
+        if len(set(shown)) < len(shown):
+            raise BadCell("the same job shown twice", self._cell(cells, "shown"))
+        if job not in shown:
+            raise BadCell("recommended job not among those shown", self._cell(cells, "job"))
+        return shown
+
+
+def _is_date(time: tuple[float, TimeForm]) -> bool:
+    return time[1] != "number"
+
+
+def _read(
+    table: Table, market: LabourMarket, names: Mapping[str, str], reader: _RowReader, ids: Ids, on_bad: OnBad
+) -> Interactions:
     rows: list[_Row] = []
     bad, seen = BadRows(), set()
     for number, cells in table.rows:
         try:
-            row = row_of(cells)
-            same = (row.applicant, row.job, row.time) if "time" in names else (*_parts(row), str(cells.get("posted")))
+            row = reader.row(cells)
+            posted = cells.get(names["posted"]) if "posted" in names else None
+            same = (row.applicant, row.job, row.time) if "time" in names else (*_parts(row), str(posted))
             if same in seen:
                 raise BadCell(_TWICE, f"{market.applicants.keys[row.applicant]}, {market.jobs.keys[row.job]}")
             seen.add(same)
             rows.append(row)
-            times = [cells.get(names[name]) for name in ("time", "posted") if name in names]
-            if has_dates is None and (known := [value for value in times if not is_nothing(value)]):
-                has_dates = is_date(known[0])
         except BadCell as error:
             bad.add(error.kind, number, error.cell)
             if error.kind == _UNKNOWN_DECISION:

@@ -51,6 +51,8 @@ _WAYS_OUT = {
     "time without a zone among times with one": " Say the zone of all times, 2026-06-01T08:00Z, or of none.",
     "time with a zone among times without one": " Say the zone of all times, 2026-06-01T08:00Z, or of none.",
     "propensity outside of (0, 1]": " A propensity is a share with a decimal point, such as 0.25.",
+    "bot that is neither yes nor no": " A row of a bot says yes, true or 1, and any other row no, false, 0 or nothing: "
+    "write these words in place of yours.",
     "unknown job": " The market must have all jobs of the log, also expired ones.",
     "unknown job among those shown": " The market must have all jobs that were shown, also expired ones; learning "
     "needs no `shown`.",

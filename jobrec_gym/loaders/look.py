@@ -202,7 +202,8 @@ def look(
         return f"{load_market(file).summary()}\n\nload_market({_typed(file)})"
     if kind in ("onet", "esco"):
         return _look_at_release(kind, file)
-    jobs = _side(kind, file, readings[0], columns_of_side("jobs", columns))
+    are_of_both = applicants is not None and not (isinstance(columns, Mapping) and set(columns) & set(_SIDES))
+    jobs = _side(kind, file, readings[0], columns_of_side("jobs", columns), are_of_both)
     if not _is_people(jobs):
         _find_dates(jobs)
     people = None
@@ -210,7 +211,7 @@ def look(
         their_kind, their_file = _kind(applicants, readings[1])
         theirs = columns_of_side("applicants", columns)
         theirs = {name: column for name, column in theirs.items() if name in FIELDS}  # only jobs have dates
-        people = _side(their_kind, their_file, readings[1], theirs)
+        people = _side(their_kind, their_file, readings[1], theirs, are_of_both)
     jobs.notes += _doubt_of_separators([jobs, people] if people else [jobs])
     market, options = _loaded(jobs, people)
     lines = _told("jobs" if people else "rows", jobs) + (_told("applicants", people) if people else [])
@@ -318,14 +319,15 @@ def _kind_of_json(file: Path, reading: Reading) -> str | None:
 # -------------------------------------------------------------------------------------------------------------- columns
 
 
-def _side(kind: str, path: str, reading: Reading, told: Mapping[str, Any]) -> _Side:
+def _side(kind: str, path: str, reading: Reading, told: Mapping[str, Any], told_of_both: bool) -> _Side:
+    """The findings on one file. ``told_of_both`` says that the user named columns without saying of which file."""
     side = _Side(kind, path, reading)
     if kind in ("market", "onet", "esco"):
         raise MarketError(f"{path} is a market of its own, not a file of applicants.")
     side.table = table = read_table(path, reading, kind=kind, side="jobs")
     if not table.rows:
         raise MarketError(f"{table.file} has no rows.")
-    side.columns = _told_columns(table, told)
+    side.columns = _told_columns(table, told, told_of_both)
     taken = set(side.names(*side.columns))
     found = find_columns([name for name in table.header if name not in taken])
     # A description may also be read as skills.
@@ -346,7 +348,7 @@ def _side(kind: str, path: str, reading: Reading, told: Mapping[str, Any]) -> _S
     return side
 
 
-def _told_columns(table: Table, told: Mapping[str, Any]) -> dict[str, str | list[str]]:
+def _told_columns(table: Table, told: Mapping[str, Any], of_both: bool) -> dict[str, str | list[str]]:
     """The columns that a user named.
 
     Raises:
@@ -360,7 +362,11 @@ def _told_columns(table: Table, told: Mapping[str, Any]) -> dict[str, str | list
             raise MarketError(f"`columns[{name!r}]` must be the name of a column, got {columns!r:.80}.")
         for column in listed:
             if not has_column(table.header, normal_form(column)):
-                raise MarketError(no_such_column(table.file, column, table.header))
+                way_out = (
+                    f" A column of one of the two files is said with its side: `--columns jobs.{name}=... "
+                    f"applicants.{name}=...`, in Python `columns={{'jobs': {{{name!r}: ...}}}}`."
+                )
+                raise MarketError(f"{no_such_column(table.file, column, table.header)}{way_out if of_both else ''}")
         names = [normal_form(column) for column in listed]
         found[name] = names[0] if len(names) == 1 else names
     return found
@@ -394,7 +400,8 @@ def _find_skills(side: _Side, table: Table, told: Mapping[str, Any]) -> None:
                 f"{table.file}: no column looks like skills or like a description. It has "
                 f"{', '.join(map(repr, table.header))}. Say which column it is: `load_market('{side.source}', "
                 "columns={'hard': ...})`, with `text_columns=['hard']` if it is free text; "
-                f"`jobrec look {side.path} --columns hard=...` looks again."
+                f"`jobrec look {side.path} --columns hard=...` looks again. Keep your other files and options; for one "
+                "of two files say `jobs.hard=...` or `applicants.hard=...`."
             )
         side.columns["hard"] = column
         side.is_text = True
@@ -411,13 +418,13 @@ def _find_skills(side: _Side, table: Table, told: Mapping[str, Any]) -> None:
     skills = side.names("hard", "soft")
     side.n_empty = _n_empty(table, skills)
     instead = None if "hard" in told else _text_column(side, table)
-    if 2 * side.n_empty > len(table.rows) and instead and _n_empty(table, [instead]) < side.n_empty / 2:
+    if 2 * side.n_empty > len(table.rows) and instead and (n_empty := _n_empty(table, [instead])) < side.n_empty / 2:
         named = " and ".join(map(repr, skills))
         n = f"{side.n_empty:,} of {len(table.rows):,}"
         side.notes.append(f"{named}: empty in {n} rows; the free text {instead!r} is taken")
         side.columns.pop("soft", None)
         side.columns["hard"], side.is_text, side.separators = instead, True, {}
-        side.n_empty = _n_empty(table, [instead])
+        side.n_empty = n_empty
     if side.n_empty:
         side.notes.append(f"{side.n_empty:,} of {len(table.rows):,} rows have no skills")
 

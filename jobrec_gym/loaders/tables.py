@@ -18,7 +18,7 @@ from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import ContextField, ContextValue, LabourMarket, MarketError
 from jobrec_gym.market.context import Context, ContextKind, context_fields
 from jobrec_gym.market.dates import DATE_FIELDS, DAY, seconds_of
-from jobrec_gym.near_miss import best_match, with_known_keywords
+from jobrec_gym.near_miss import best_match, did_you_mean, with_known_keywords
 from jobrec_gym.paths import place_of
 
 __all__ = [
@@ -564,8 +564,9 @@ def _text_fields(side: str, text_columns: Sequence[str] | Mapping[str, Sequence[
 def _known(argument: str, names: Sequence[str] | Mapping[str, Any], allowed: Sequence[str]) -> None:
     for name in names:
         if name not in allowed:
-            hint = did_you_mean(name, allowed)
-            raise MarketError(f"`{argument}` may name {', '.join(map(repr, allowed))}, got {name!r}.{hint}")
+            raise MarketError(
+                f"`{argument}` may name {', '.join(map(repr, allowed))}, got {name!r}.{did_you_mean(name, allowed)}"
+            )
 
 
 def _record(

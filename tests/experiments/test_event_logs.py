@@ -1,6 +1,7 @@
 """The commands that take a log take the events of a site."""
 
 import json
+import shutil
 
 import pytest
 
@@ -44,14 +45,31 @@ def test_learn_replay_and_off_policy_read_events(site):
     kept = Interactions.load(site / "learned" / "log", market)
     assert kept.reward.tolist() == log.reward.tolist()
 
-    judged = run_command("off_policy", *typed, "run=learned", "methods=[dm]", "folder=judged", cwd=site)
+    shutil.copytree(site / "learned", site / "again")
+    judged = run_command("off_policy", *typed, "run=[learned,again]", "methods=[dm]", "folder=judged", cwd=site)
     assert judged.returncode == 0, judged.stderr
+    assert judged.stderr.count("128 events make 96 recommendations") == 1, "runs on one market share the log"
     assert f"mean reward is {log.reward.mean():.4f}, over 96 answers" in judged.stdout
 
     small = ["n_candidates=4", "n_sets=2", "n_folds=2", "points=[0,5]", "learners=[linear_blocks]", "rankings=[cosine]"]
     compared = run_command("replay", *typed, *small, "source=market", "folder=compared", "reps=20", cwd=site)
     assert compared.returncode == 0, compared.stderr
     assert json.loads((site / "compared" / "replay.json").read_text())["options"]["events"] == {"window": 50}
+
+
+@pytest.mark.parametrize("command", ["learn", "replay"])
+def test_a_long_complaint_about_a_log_is_not_cut_before_its_way_out(site, command):
+    strangers = [f"7,{'somebody-who-left-' * 3}{n},{'an-old-job-' * 5}{n},shown" for n in range(4)]
+    with (site / "events.csv").open("a") as file:
+        file.write("\n".join(["", *strangers]))
+    typed = ["log=events.csv", "source=market", "events=true", "columns={applicant:user,job:item,event:what,time:at}"]
+    told = ["decisions={shown:impression,clicked:click,applied:apply}", f"folder={command}"]
+
+    done = run_command(command, *typed, *told, cwd=site)
+
+    assert done.returncode == 1
+    assert "4 of 132 events are impossible" in done.stderr
+    assert done.stderr.endswith("`on_bad='skip'` leaves them out.\n") and done.stderr.count("\n") == 1
 
 
 def test_a_misspelt_rule_is_told_in_one_line(site):

@@ -161,6 +161,17 @@ def test_scores_are_means_over_the_sets_of_a_person():
     assert found == {"AUC": {3: 0.75}, "nDCG@1": {3: 0.75}, "hit@1": {3: 0.75}}, "a tie counts one half"
 
 
+@pytest.mark.parametrize(("hit_above", "auc"), [(0.0, 0.5), (-0.05, 1.0)])
+def test_a_click_is_a_hit_only_if_the_limit_is_below_its_reward(hit_above, auc):
+    market = load_market("default", n_jobs=3, n_applicants=1)
+    log = Interactions.of(market, [0, 0, 0], [0, 1, 2], [0.0, 1.0, -0.1])
+    sets = LogSets.of(log, 3, 1, IDS, 1, hit_above, seed=0)
+    scores = np.array([[3.0, 2.0, 1.0][job] for job in sets.sets[0]])[None]
+
+    assert sets.score(scores)["AUC"][0] == auc
+    assert sets.score(scores)["nDCG@1"][0] == 0.0, "a click on top gains nothing"
+
+
 def test_an_oracle_has_no_truth_of_people_whom_its_market_lacks(log, tmp_path):
     log.write_csv(tmp_path / "log.csv")
     log.market.save(tmp_path / "market")

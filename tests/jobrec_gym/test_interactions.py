@@ -330,6 +330,26 @@ def test_what_stands_there_twice_is_counted(shop, tmp_path, without_time):
         load_interactions(file, shop)
 
 
+@pytest.mark.parametrize("posted", ["posted", "online"])
+def test_rows_without_times_that_differ_in_the_posting_alone_are_two(shop, tmp_path, posted):
+    header = ["applicant", "job", "reward", posted]
+    file = write(tmp_path / "log.csv", [["p1", "x", "1", "2026-01-01"], ["p1", "x", "1", "2026-02-01"]], header)
+
+    assert len(load_interactions(file, shop, {"posted": posted})) == 2
+
+
+def test_a_job_may_be_recommended_at_the_moment_of_its_posting(shop, tmp_path):
+    file = write(tmp_path / "log.csv", [["p1", "x", "1", "5", "5"]], ["applicant", "job", "reward", "time", "posted"])
+
+    assert load_interactions(file, shop).time.tolist() == [5]
+
+
+def test_the_zone_of_a_day_is_no_time_of_day(shop, tmp_path):
+    file = write(tmp_path / "log.csv", [["p1", "x", "1", "1970-01-02+02:00"]], ["applicant", "job", "reward", "time"])
+
+    assert load_interactions(file, shop).time.tolist() == [86_400 - 7_200]
+
+
 def test_two_answers_at_one_time_are_twice_the_same_and_at_two_times_are_not(shop, tmp_path):
     header = ["applicant", "job", "reward", "time"]
     later = write(tmp_path / "later.csv", [["p1", "x", "1", "1"], ["p1", "x", "0", "2"]], header)

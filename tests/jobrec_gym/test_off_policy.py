@@ -184,7 +184,7 @@ def test_what_the_policy_favours_and_nobody_was_recommended_is_named(market, thr
 @pytest.mark.parametrize("method", ["ips", "snips", "dr"])
 def test_a_log_without_propensities_is_refused_with_the_reason(market, method):
     log = Interactions.of(market, [0, 1], [3, 4], [1.0, 0.0], shown=[[3, 4]] * 2)
-    with pytest.raises(LogError, match=r'need the propensity of each recommendation.*use method="dm"'):
+    with pytest.raises(LogError, match=r'need the propensity of each.*use method="dm" .*`methods=\["dm"\]`'):
         estimate(None, log, method)
     found = estimate(None, log, "dm", reward_model=model)
     assert found.value == pytest.approx(0.375)

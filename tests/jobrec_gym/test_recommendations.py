@@ -453,6 +453,9 @@ def test_the_index_looks_on_until_there_are_enough_postings(market, monkeypatch)
 
     found = recommend(None, copies, WHO, n=4, distinct=True)
     assert [one.job_id for one in found] == [0, 40, 60, 61]
+    # Copies of the jobs that this person may not get do not count either.
+    more = twice_posted(market, np.repeat(nearest, [40, 60, *[1] * 38]))
+    assert [one.job_id for one in recommend(None, more, WHO, 1, {WHO: [0, 40]}, distinct=True)] == [100]
     many = twice_posted(market, np.repeat(nearest, [900, *[1] * 39]))
     assert [one.job_id for one in recommend(None, many, WHO, n=1, distinct=True)] == [0], "the first of nine hundred"
     # Jobs that are left out and have expired as well are no reason to stop.

@@ -1,5 +1,6 @@
 """Dates of jobs: read from any file, kept with the market, and no part of what agents see."""
 
+import datetime
 import json
 import logging
 
@@ -163,7 +164,6 @@ def test_jobs_that_expire_before_they_are_posted_are_told(load, caplog):
 
 
 def test_json_and_parquet_are_read_alike(tmp_path):
-    datetime = pytest.importorskip("datetime")
     pyarrow = pytest.importorskip("pyarrow", reason="needs the extra 'data'")
     from pyarrow import parquet
 
@@ -210,7 +210,9 @@ def test_a_posting_of_the_web_is_open_until_its_valid_through(tmp_path):
 
 
 def test_a_date_without_a_time_zone_is_in_utc():
-    assert seconds_of("1970-01-02") == seconds_of("1970-01-02T00:00") == seconds_of("1970-01-02T02:00+02:00") == 86_400
+    assert (
+        seconds_of(" 1970-01-02 ") == seconds_of("1970-01-02T00:00") == seconds_of("1970-01-02T02:00+02:00") == 86_400
+    )
     assert seconds_of("1970-01-01", through=True) == 86_400 and seconds_of("1970-01-01T01:00", through=True) == 3_600
     # A day of a time zone, as XML writes it; its zone is no time of day.
     assert seconds_of("1970-01-02+02:00") == seconds_of("1970-01-02T00:00+02:00") == 86_400 - 7_200

@@ -182,12 +182,17 @@ def test_numbers_may_be_words(joined):
     assert answers(log) == ["p0 j0 click"]
 
 
+def test_a_word_for_bots_in_another_language_is_refused_with_the_words_to_write(joined):
+    with pytest.raises(LogError, match=r"bot that is neither yes nor no: 1, row 1 .*\. A row of a bot says yes"):
+        joined("1 p0 j0 impression nein", header=[*HEADER, "bot"])
+
+
 def test_bots_are_left_out_with_all_that_they_did(joined):
-    rows = ["1 p0 j0 impression no", "2 p0 j0 apply True", "1 p9 j9 rubbish 1", "2 p0 j0 click "]
+    rows = ["1 p0 j0 impression no", "2 p0 j0 apply True", "1 p9 j9 rubbish 1", "2 p0 j0 save 1.0", "2 p0 j0 click "]
     log = joined(*rows, header=[*HEADER, "bot"])
 
     assert answers(log) == ["p0 j0 click"]
-    assert "Left out: 2 of bots." in joined.line
+    assert "Left out: 3 of bots." in joined.line
 
 
 def test_without_times_the_order_of_the_file_counts(joined):
@@ -323,6 +328,22 @@ def test_a_set_that_lacks_a_job_is_left_out_unless_no_sets_are_wanted(joined):
     assert "1 recommendations of a set with an impossible event" in joined.line
     without = joined(*rows, on_bad="skip", events={"sets": False})
     assert answers(without) == ["p0 j0 apply", "p0 j1 ignore", "p0 j2 ignore"]
+
+
+@pytest.mark.parametrize("wrong", ["soon p0 j1 impression a", "9 p0 gone impression a"])
+def test_a_set_is_known_by_its_id_also_if_the_rest_of_a_row_is_wrong(joined, wrong):
+    rows = ["1 p0 j0 impression a", wrong, "3 p0 j1 impression b", "3 p0 j2 impression b"]
+    log = joined(*rows, header=[*HEADER, "set"], on_bad="skip")
+
+    assert answers(log) == ["p0 j1 ignore", "p0 j2 ignore"]
+
+
+def test_an_impossible_impression_of_a_job_that_the_set_has_takes_nothing_from_the_set(joined):
+    rows = ["1 p0 j0 impression a .5", "1 p0 j1 impression a .5", "5 p0 j0 impression a 2"]
+    log = joined(*rows, header=[*HEADER, "set", "propensity"], on_bad="skip")
+
+    assert shown(log) == ["j0 j1", "j0 j1"]
+    assert "shown again" not in joined.line, "it is already counted as impossible"
 
 
 @pytest.mark.parametrize("without_impression", ["skip", "keep"])

@@ -400,7 +400,7 @@ def test_a_delimiter_that_is_in_doubt_can_be_said(tmp_path):
         (["--encoding", "job=cp1252"], "`--encoding` must be one encoding, or jobs=... and applicants=..., got 'job=c"),
         (["--encoding", "cp1252", "more.csv"], "got 'cp1252'; write the files first"),
         ([], "encoding='cp1252'"),
-        (["--encoding", "cp1252", "--columns", "key=Nr"], "`jobrec look .*stellen.csv --columns hard=...` looks again"),
+        (["--encoding", "cp1252", "--columns", "key=Nr"], "`jobrec look .*stellen.csv --columns hard=...` looks "),
         (["--colums", "hard=Kenntnisse"], "there is no option '--colums'. Did you mean --columns?"),
     ],
 )
@@ -409,6 +409,17 @@ def test_what_is_typed_wrong_ends_in_one_line(stellen, typed, message):
     with pytest.raises(SystemExit, match=message.replace("?", r"\?")) as stopped:
         main(["look", str(stellen), *typed, *(["--encoding", "cp1252"] if is_read else [])])
     assert str(stopped.value).startswith("error: ") and "\n" not in str(stopped.value)
+
+
+def test_a_column_that_only_one_of_two_files_has_is_said_with_its_side(stellen, people):
+    with pytest.raises(SystemExit, match=r"Keep your other files and options; for one of two files say `jobs.hard=..."):
+        main(["look", str(stellen), str(people), "--encoding", "jobs=cp1252"])
+    files = ["look", str(stellen), str(people), "--encoding", "jobs=cp1252", "--columns"]
+    with pytest.raises(SystemExit, match=r"people.csv has no column 'Nr'.*`--columns jobs.key=... applicants.key=...`"):
+        main([*files, "key=Nr", "hard=Kenntnisse"])
+    main([*files, "jobs.key=Nr", "jobs.hard=Kenntnisse"])
+    with pytest.raises(SystemExit, match=r"has no column 'Nummer'\. It has [^.]*\.$"):
+        main([*files, "jobs.key=Nummer"])
 
 
 @pytest.mark.parametrize("columns", ["hard", ["hard"]])
