@@ -10,6 +10,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from jobrec_gym.interactions import LogError
 from jobrec_gym.loaders.newcomers import newcomers_of
 from jobrec_gym.loaders.pairs import read_pairs
 from jobrec_gym.loaders.reading import kind_of
-from jobrec_gym.market import Population, Split
+from jobrec_gym.market import MarketError, Population, Split
 from jobrec_gym.market.context import Side
 from jobrec_gym.market.dates import open_jobs
 from jobrec_gym.market.keys import named_rows
@@ -273,7 +274,14 @@ def _own_people(market: LabourMarket, split: Split) -> _People:
 
 def _people_in_file(market: LabourMarket, file: str | os.PathLike[str], reading: Mapping[str, Any]) -> _People:
     """The people in a file, who are encoded when their turn comes."""
-    newcomers = newcomers_of(market, file, **reading)
+    try:
+        newcomers = newcomers_of(market, file, **reading)
+    except MarketError as error:
+        if not re.search(r"`\w+=", str(error)):  # it names no option
+            raise
+        raise MarketError(
+            f"{error} Options of `applicants` have `reading.` before their name, as in `reading.on_empty=skip`."
+        ) from error
 
     def some(start: int, stop: int) -> tuple[LabourMarket, NDArray[np.int64]]:
         new = newcomers.on_market(slice(start, stop))

@@ -361,6 +361,15 @@ def test_what_people_have_applied_for_is_left_out_of_their_lists(market, tmp_pat
     assert read(tmp_path / "last.csv") == [], "every job has been sent"
 
 
+def test_errors_about_a_file_of_people_name_the_options_as_the_command_has_them(market, tmp_path):
+    people = write_csv(tmp_path / "people.csv", [{"key": "p1", "hard": "SQL"}, {"key": "p2", "hard": ""}])
+    with pytest.raises(ValueError, match="`on_empty='skip'`.*before their name, as in `reading.on_empty=skip`"):
+        rank_people(Ranking(market), tmp_path / "ranked.csv", applicants=people)
+    with pytest.raises(ValueError, match="does not exist") as error:
+        rank_people(Ranking(market), tmp_path / "ranked.csv", applicants=tmp_path / "other.csv")
+    assert "reading." not in str(error.value)
+
+
 def test_those_who_are_not_ranked_are_refused_or_told_once(market, tmp_path, caplog, monkeypatch):
     people = write_csv(tmp_path / "people.csv", PEOPLE)
     monkeypatch.setattr(ranking, "_PEOPLE", 1)
