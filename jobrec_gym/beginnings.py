@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.market.keys import find_rows
-from jobrec_gym.near_miss import best_match
+from jobrec_gym.near_miss import did_you_mean
 from jobrec_gym.problem import RecommendationProblem
 
 __all__ = ["OPTIONS", "Beginning", "read_options"]
@@ -114,9 +114,7 @@ def read_options(
 def _refuse_unknown(given: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for name in given:
         if name not in known:
-            near = best_match(str(name), known)
-            hint = f" Did you mean {near!r}?" if near else ""
-            raise ValueError(f"`options` of `reset` must be of {known}, got {name!r}.{hint}")
+            raise ValueError(f"`options` of `reset` must be of {known}, got {name!r}.{did_you_mean(name, known)}")
 
 
 def _ids(option: str, value: Any, n_rows: int, shape: tuple[int, ...], rows: NDArray[np.bool_] | None) -> Ids:

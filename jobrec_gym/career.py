@@ -25,7 +25,7 @@ from jobrec_gym.dynamics import (
 )
 from jobrec_gym.env import JobRecEnv
 from jobrec_gym.market import LabourMarket, MarketSpec, Split
-from jobrec_gym.near_miss import best_match, with_known_keywords
+from jobrec_gym.near_miss import did_you_mean, with_known_keywords
 from jobrec_gym.picture import RenderSize
 from jobrec_gym.problem import Observation, RecommendationProblem, Recommendations, Resample, require_count
 from jobrec_gym.simulators.base import Feedback, SimulatorSpec, UserSimulator, make_simulator
@@ -670,9 +670,10 @@ def _checked_hidden(hidden: Sequence[str], names: tuple[str, ...], shown: tuple[
         raise ValueError(f"`hidden` must be a sequence of names, e.g. ['patience'], got {hidden!r}.")
     for name in hidden:
         if name not in names:
-            near = best_match(str(name), names)
-            hint = f" Did you mean {near!r}?" if near else ""
-            raise ValueError(f"`hidden` must be names of {names}, the columns of `progress`, got {name!r}.{hint}")
+            raise ValueError(
+                f"`hidden` must be names of {names}, the columns of `progress`, got {name!r}."
+                f"{did_you_mean(name, names)}"
+            )
         if name in shown:
             raise ValueError(f"`hidden` must not name {name!r}: the entry `pairs` shows it.")
     return tuple(hidden)

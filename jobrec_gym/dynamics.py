@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.market import SENIORITY_LEVELS, LabourMarket, MarketError
-from jobrec_gym.near_miss import best_match
+from jobrec_gym.near_miss import did_you_mean
 from jobrec_gym.simulators.base import DECISIONS, UNKNOWN_LEVEL, class_with_bind, made_of_spec
 
 __all__ = [
@@ -355,10 +355,9 @@ def make_dynamics(dynamics: Dynamics | DynamicsSpec | None) -> Dynamics:
         name = dynamics.get("type")
         entry_point = _DYNAMICS.get(name, name) if isinstance(name, str) else None
         if entry_point is None or ":" not in entry_point:
-            near = best_match(str(name), _DYNAMICS)
-            hint = f" Did you mean {near!r}?" if near else ""
             raise ValueError(
-                f"`dynamics['type']` must be one of {tuple(_DYNAMICS)} or 'module:Class', got {name!r}.{hint}"
+                f"`dynamics['type']` must be one of {tuple(_DYNAMICS)} or 'module:Class', got {name!r}."
+                f"{did_you_mean(name, _DYNAMICS)}"
             )
         made: Dynamics = made_of_spec("dynamics", class_with_bind("dynamics['type']", entry_point), dynamics)
         return made

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jobrec_gym.near_miss import best_match
+from jobrec_gym.near_miss import did_you_mean
 
 __all__ = ["AnnealSchedule", "ScheduleKind", "make_schedule"]
 
@@ -162,8 +162,7 @@ def make_schedule(schedule: AnnealSchedule | Mapping[str, Any]) -> AnnealSchedul
         known = tuple(inspect.signature(AnnealSchedule).parameters)
         for name in schedule:
             if name not in known:
-                near = best_match(str(name), known)
-                hint = f" Did you mean {near!r}?" if near else ""
+                hint = did_you_mean(name, known)
                 raise ValueError(f"`schedule` must have entries of {known}, got {name!r:.80}.{hint}")
         return AnnealSchedule.from_spec(schedule)
     raise ValueError(f"`schedule` must be an AnnealSchedule or its spec, a dictionary, got {schedule!r}.")

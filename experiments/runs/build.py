@@ -27,7 +27,7 @@ from experiments.runs.sb3_arguments import as_sb3_wants, require_sb3_arguments
 from experiments.runs.trackers import Tracker
 from jobrec_gym import JobRecCareerVectorEnv, JobRecVectorEnv, LabourMarket
 from jobrec_gym.market import Split
-from jobrec_gym.near_miss import best_match
+from jobrec_gym.near_miss import did_you_mean
 
 __all__ = [
     "Algorithm",
@@ -522,8 +522,7 @@ def _check_environment(config: Config) -> None:
     """Refuses an unknown environment, and options that do not belong to the chosen one."""
     env_id = config["env"].get("id", _STATIC)
     if env_id not in _KINDS:
-        near = best_match(str(env_id), _KINDS)
-        hint = f" Did you mean {near!r}?" if near else ""
+        hint = did_you_mean(env_id, _KINDS)
         raise RunError(f"`env.id` must be one of {tuple(_KINDS)}, got {env_id!r:.80}.{hint}")
     evaluation = config["evaluation"]
     if env_id != CAREER:

@@ -206,10 +206,7 @@ def rank_people(
         try:
             listed = read_pairs(file, people.keys, market.jobs.keys, **(reading_applied or {}))
         except LogError as error:
-            raise LogError(
-                f"{error} Options of `applied` have `reading_applied.` before their name, as in "
-                "`reading_applied.on_unknown=skip`."
-            ) from error
+            raise LogError(f"{error} {_how_named('applied', 'reading_applied.on_unknown=skip')}") from error
         for key, done in listed.items():
             pairs[key] = np.union1d(pairs.get(key, done), done)
     task = [
@@ -279,9 +276,7 @@ def _people_in_file(market: LabourMarket, file: str | os.PathLike[str], reading:
     except MarketError as error:
         if not re.search(r"`\w+=", str(error)):  # it names no option
             raise
-        raise MarketError(
-            f"{error} Options of `applicants` have `reading.` before their name, as in `reading.on_empty=skip`."
-        ) from error
+        raise MarketError(f"{error} {_how_named('applicants', 'reading.on_empty=skip')}") from error
 
     def some(start: int, stop: int) -> tuple[LabourMarket, NDArray[np.int64]]:
         new = newcomers.on_market(slice(start, stop))
@@ -290,6 +285,11 @@ def _people_in_file(market: LabourMarket, file: str | os.PathLike[str], reading:
     keys = np.array([record.key for record in newcomers.records])
     source = _sha256(kind_of(file)[1]), repr([newcomers.records[0], remembered(market.origin)])
     return _People(len(newcomers), keys, some, source)
+
+
+def _how_named(argument: str, example: str) -> str:
+    """How the command calls an option that an error about a file names as an argument."""
+    return f"Options of `{argument}` have `{example.partition('.')[0]}.` before their name, as in `{example}`."
 
 
 def _files_of_pairs(applied: Any) -> Sequence[str | os.PathLike[str]]:

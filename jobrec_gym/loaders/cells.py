@@ -20,7 +20,7 @@ from jobrec_gym.loaders.documents import BREAKING_TAG, html_text
 from jobrec_gym.loaders.reading import parse_json
 from jobrec_gym.market import MarketError
 from jobrec_gym.market.dates import seconds_of
-from jobrec_gym.near_miss import best_match
+from jobrec_gym.near_miss import did_you_mean
 
 __all__ = [
     "NULL_WORDS",
@@ -285,10 +285,9 @@ class CellReader:
         except (TypeError, ValueError, OverflowError):  # OverflowError for an integer beyond any float
             if isinstance(cell, str) and (known := self._levels.get(_level_word(cell))) is not None:
                 return known
-            near = best_match(_level_word(word), self._levels)
             raise MarketError(
                 f"{where}, column {column!r}: must be a whole number from 1 (entry) to 5 (lead), or empty; got "
-                f"{cell!r:.80}.{f' Did you mean {near!r}?' if near else ''} Say what other words mean, e.g. "
+                f"{cell!r:.80}.{did_you_mean(_level_word(word), self._levels)} Say what other words mean, e.g. "
                 f"`seniority_values={{{word[:40]!r}: 3}}`."
             ) from None
 
@@ -365,10 +364,10 @@ class CellReader:
         """
         for column, entries in self._entries.items():
             if column not in self._found and entries:
-                near = best_match(column.rpartition(".")[2], entries)
+                last = column.rpartition(".")[2]
                 raise MarketError(
                     f"{self._file}: no object has the entry that column {column!r} names."
-                    f"{f' Did you mean {near!r}?' if near else ''} They have {', '.join(map(repr, entries))}."
+                    f"{did_you_mean(last, entries)} They have {', '.join(map(repr, entries))}."
                 )
         for column, texts in self._texts.items():
             for complaint in filter(None, (_doubt_of_letters(column, texts), _doubt_of_numbers(column, texts))):

@@ -15,7 +15,7 @@ from jobrec_gym.loaders.assembly import SplitBy, assemble_market, whole_number
 from jobrec_gym.loaders.careers import Occupation, applicants_of, jobs_of
 from jobrec_gym.loaders.release import Release, of_a_release
 from jobrec_gym.market import LabourMarket, MarketError
-from jobrec_gym.near_miss import best_match, with_known_keywords
+from jobrec_gym.near_miss import did_you_mean, with_known_keywords
 
 __all__ = ["load_esco", "read_esco"]
 
@@ -154,9 +154,10 @@ def _read(
     uris = {label: uri for uri, label in labels.items()}
     for label in soft_skills:
         if label not in uris:
-            near = best_match(label, uris)
-            hint = f" Did you mean {near!r}?" if near else ""
-            raise MarketError(f"`soft_skills` names {label!r}, which is no preferred label of {skills_file}.{hint}")
+            raise MarketError(
+                f"`soft_skills` names {label!r}, which is no preferred label of {skills_file}."
+                f"{did_you_mean(label, uris)}"
+            )
         soft.add(uris[label])
 
     hard_of: dict[str, dict[str, None]] = defaultdict(dict)

@@ -15,6 +15,7 @@ from jobrec_gym.loaders.reading import Table
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import LabourMarket, MarketError, Population
 from jobrec_gym.market.dates import moment_of, seconds_of
+from jobrec_gym.market.keys import padded_key
 from jobrec_gym.near_miss import best_match, did_you_mean
 
 __all__ = [
@@ -127,11 +128,8 @@ class BadRows:
 def _lost_zeros(cell: Any, population: Population) -> str:
     """The hint on a key that is unknown because a spreadsheet dropped the zeros before it; else nothing."""
     text = str(cell).strip()
-    number = text.lstrip("0")
-    if not number.isdecimal():
-        return ""
-    meant = next((key for key in population.keys.tolist() if key != text and key.lstrip("0") == number), None)
-    if meant is None:
+    meant = padded_key(population.keys, text)
+    if meant is None or not text.strip("0"):
         return ""
     return f" The market has {meant!r}, not {text!r}: a spreadsheet may have dropped zeros; give both files equal ids."
 

@@ -18,7 +18,7 @@ from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import ContextField, ContextValue, LabourMarket, MarketError
 from jobrec_gym.market.context import Context, ContextKind, context_fields
 from jobrec_gym.market.dates import DATE_FIELDS, DAY, seconds_of
-from jobrec_gym.near_miss import best_match, did_you_mean, with_known_keywords
+from jobrec_gym.near_miss import did_you_mean, with_known_keywords
 from jobrec_gym.paths import place_of
 
 __all__ = [
@@ -453,8 +453,7 @@ def _by_role(table: Table, column: str, role_values: Mapping[str, str] | None) -
         role = row.get(column)
         role = role.strip() if isinstance(role, str) else role
         if not isinstance(role, Hashable) or role not in side_of:
-            near = best_match(role if isinstance(role, str) else "", map(str, side_of))
-            hint = f" Did you mean {near!r}?" if near else ""
+            hint = did_you_mean(role if isinstance(role, str) else "", map(str, side_of))
             raise MarketError(
                 f"{table.file}, row {number}, column {column!r}: must be {' or '.join(map(repr, side_of))}, got "
                 f"{role!r:.80}.{hint}"
@@ -650,11 +649,9 @@ def _cell_context(cells: CellReader, cell: Any, kind: ContextKind, where: str, c
 
 def _cell_split(cell: str, where: str, column: str) -> str:
     if cell not in SPLITS:
-        near = best_match(cell, SPLITS)
         raise MarketError(
-            f"{where}, column {column!r}: must be 'train' or 'test', got {cell!r:.80}."
-            + (f" Did you mean {near!r}?" if near else "")
-            + " A column that says something else needs another name."
+            f"{where}, column {column!r}: must be 'train' or 'test', got {cell!r:.80}.{did_you_mean(cell, SPLITS)} "
+            "A column that says something else needs another name."
         )
     return cell
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from jobrec_gym.market.tables import Profile
 from jobrec_gym.near_miss import best_match
 
-__all__ = ["find_row", "find_rows", "named_rows", "near_key"]
+__all__ = ["find_row", "find_rows", "named_rows", "near_key", "padded_key"]
 
 _COMPARED = 2_000
 """How many keys are compared with an unknown key, to suggest a similar one: the keys that share the most letters with
@@ -118,11 +118,10 @@ def named_rows(side: str, keys: NDArray[np.str_], named: Iterable[int | str | Pr
 def near_key(keys: NDArray[np.str_], key: str) -> str | None:
     """The key that is most like an unknown one; ``None`` if no key is similar.
 
-    If the key is a number, a key with more or fewer zeros before this number is the most similar: a spreadsheet drops
-    such zeros.
+    A key of :func:`padded_key` is the most similar.
     """
-    if key.isdecimal() and len(padded := keys[np.char.lstrip(keys, "0") == key.lstrip("0")]):
-        return str(padded[0])
+    if (padded := padded_key(keys, key)) is not None:
+        return padded
     likest: Any = keys
     if len(keys) > _COMPARED:
         letters = np.ascontiguousarray(keys).view(np.uint32).reshape(len(keys), -1)
@@ -130,3 +129,14 @@ def near_key(keys: NDArray[np.str_], key: str) -> str | None:
         same = (differences & ~_CASE == 0).sum(axis=1)
         likest = keys[np.argpartition(-same, _COMPARED)[:_COMPARED]]
     return best_match(key, likest.tolist())
+
+
+def padded_key(keys: NDArray[np.str_], number: str) -> str | None:
+    """The first key that is an unknown number with more or fewer zeros before it: a spreadsheet drops such zeros.
+
+    ``None`` if there is no such key, or if ``number`` is not written in digits alone.
+    """
+    if not number.isdecimal():
+        return None
+    padded = keys[np.char.lstrip(keys, "0") == number.lstrip("0")]
+    return str(padded[0]) if len(padded) else None

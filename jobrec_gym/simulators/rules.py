@@ -14,7 +14,7 @@ from jobrec_gym.counter_rng import bounded, hash64, normal, normal_cdf, uniform
 from jobrec_gym.kept_pairs import PreparedPairs, kept_pairs
 from jobrec_gym.market import SENIORITY_LEVELS, LabourMarket, Population
 from jobrec_gym.market.dates import compared_fields
-from jobrec_gym.near_miss import best_match
+from jobrec_gym.near_miss import did_you_mean
 from jobrec_gym.pair_features import context_fit, hard_coverage, seniority, soft_coverage
 from jobrec_gym.simulators.base import (
     DECISIONS,
@@ -403,11 +403,9 @@ def _weighted_context(market: LabourMarket, weights: Mapping[str, float]) -> tup
     known = (*DEFAULT_WEIGHTS, *fields)
     unknown = sorted(set(weights) - set(known))
     if unknown:
-        near = best_match(str(unknown[0]), known)
-        hint = f" Did you mean {near!r}?" if near else ""
         raise ValueError(
             f"`weights` must name parts of {tuple(DEFAULT_WEIGHTS)}, or of the context of market {market.name!r}, "
-            f"{tuple(fields)}; got {unknown}.{hint}"
+            f"{tuple(fields)}; got {unknown}.{did_you_mean(unknown[0], known)}"
         )
     return tuple(name for name in fields if weights.get(name))
 
