@@ -58,7 +58,7 @@ from dynaq_algo.vec_env import (
     GymnasiumVecEnv,
     as_vec_env,
     attribute_of,
-    pair_sample_of,
+    observation_sample_of,
     refuse_normalised_observations,
     refuse_other_observations,
     table_of,
@@ -241,7 +241,7 @@ class CandidateAlgorithm(DQN):
             yield
 
     def _make_policy(self) -> CandidatePolicy:
-        """A policy of the chosen class. It is told the scale of `pairs` if the environments give a sample."""
+        """A policy of the chosen class. Its features learn their scale from a sample, if the environments give one."""
         policy: CandidatePolicy = self.policy_class(  # type: ignore[assignment]
             self.observation_space,
             self.action_space,
@@ -249,8 +249,11 @@ class CandidateAlgorithm(DQN):
             action_table=self.action_table,
             **self.policy_kwargs,
         )
-        if self.env is not None and (sample := pair_sample_of(self.env, policy.features.n_pairs)) is not None:
-            policy.features.fit_pairs(sample)
+        features = policy.features
+        if self.env is not None and not features.settled:
+            sample = observation_sample_of(self.env, policy.layout)
+            if sample is not None:
+                features.fit_sample(sample.state, policy.action_features(sample.candidates), sample.pairs)
         return policy.to(self.device)
 
     def set_env(self, env: GymEnv | VectorEnv, force_reset: bool = True) -> None:
@@ -396,8 +399,10 @@ class CandidateAlgorithm(DQN):
 
     def _see(self, decisions: DecisionBatch) -> None:
         """Show the next decisions to the features, which learn the scale of their inputs from them."""
-        candidates = None if self.policy.layout.uses_ids else decisions.candidates
-        self.policy.features.see(candidates, decisions.pairs)
+        features = self.policy.features
+        if not features.settled:
+            candidates = self.policy.action_features(decisions.candidates).cpu()
+            features.see(decisions.state, candidates, decisions.pairs)
 
     def _store_transition(  # type: ignore[override]
         self,

@@ -27,6 +27,7 @@ from dynaq_algo.arguments import (
     refuse_other_choice,
     refuse_unknown_arguments,
     refuse_unknown_first,
+    require_flag,
     require_number,
     require_row,
     require_whole,
@@ -41,7 +42,7 @@ from dynaq_algo.prior_trust import source_weights, sources_of
 from dynaq_algo.validity import Validity
 from dynaq_algo.vec_env import (
     as_vec_env,
-    pair_sample_of,
+    observation_sample_of,
     refuse_normalised_observations,
     refuse_other_observations,
     table_of,
@@ -352,8 +353,8 @@ class _VectorBandit(Bandit):
             self._shown_table = table_of(self.env) if self._has_given_table else None
         feature_class, blocks = features
         self.features = make_features(feature_class, self.layout, self.action_table, n_blocks=blocks)  # type: ignore[assignment]
-        if (sample := pair_sample_of(self.env, self.layout.n_pairs)) is not None:
-            self.features.fit_pairs(sample)
+        if not self.features.settled and (sample := observation_sample_of(self.env, self.layout)) is not None:
+            self.features.fit_sample(sample.state, self._tensors(sample)[1], sample.pairs)
 
     def set_env(self, env: gym.Env | VectorEnv | VecEnv | str) -> None:
         """Continue in another environment, see :meth:`Bandit.set_env`. Ids must name the same actions in it.
@@ -389,7 +390,8 @@ class _VectorBandit(Bandit):
         """
         answers = Answers.read(self.layout, self.action_table, observation, action, reward)
         decisions, chosen, rows = answers.decisions, answers.action, np.arange(len(answers.action))
-        self.features.see(None if self.action_table is not None else decisions.candidates, decisions.pairs)
+        if not self.features.settled:
+            self.features.see(decisions.state, self._tensors(decisions)[1], decisions.pairs)
         state, candidates, numbers = self._tensors(
             DecisionBatch(
                 decisions.state,
@@ -436,6 +438,9 @@ class LinearBandit(_VectorBandit):
             similarities, and columns of `pairs`, each optionally with the prior mean of its weight. The prior standard
             deviation of that weight is as large as the prior mean, so 0 and twice the mean are one standard deviation
             away. Answers can then change how far a source is trusted, see :meth:`source_trust`.
+        residual_pairs: Whether the inputs are what the similarities do not predict of each number of `pairs`, see
+            :meth:`~dynaq_algo.features.BlockwiseFeatures.residuals`, in place of the number itself. A number whose
+            weight has a prior mean stays what it is.
         similarities: `"cosine"` for the cosine of state and action, or `"blocks"` for the centred similarities of
             :class:`~dynaq_algo.features.BlockwiseFeatures`, one for each of `n_blocks` (hard and soft skills).
         n_blocks: Number of equal parts of the vectors, each of which has a similarity if `similarities="blocks"`.
@@ -455,7 +460,7 @@ class LinearBandit(_VectorBandit):
     _fixed = frozenset(
         {
             *("noise", "prior_std", "constant_std", "pairs_std", "cosine_prior", "pairs_prior", "prior_sources"),
-            *("similarities", "n_blocks"),
+            *("residual_pairs", "similarities", "n_blocks"),
         }
     )
 
@@ -472,6 +477,7 @@ class LinearBandit(_VectorBandit):
         cosine_prior: float = 0.0,
         pairs_prior: Sequence[float] | None = None,
         prior_sources: Sequence[str] | Mapping[str, float] | None = None,
+        residual_pairs: bool = False,
         similarities: Similarities = "cosine",
         n_blocks: int = 2,
         action_features: NDArray[np.floating] | str | PathLike[str] | None = None,
@@ -497,6 +503,7 @@ class LinearBandit(_VectorBandit):
             cosine_prior=cosine_prior,
             pairs_prior=pairs_prior,
             prior_sources=None if prior_sources is None else sources_of(prior_sources),
+            residual_pairs=require_flag("residual_pairs", residual_pairs),
             similarities=similarities,
             n_blocks=n_blocks,
             **deviations,
@@ -520,6 +527,8 @@ class LinearBandit(_VectorBandit):
         self._source_weights: dict[str, th.Tensor] = {}
         if prior_sources is not None:
             self._expect(sources_of(prior_sources), bool(cosine_prior) or pairs_prior is not None)
+        has_no_prior = self._prior_mean[dim - n_pairs :] == 0
+        self._residual = has_no_prior if residual_pairs and has_no_prior.any() else None
         self._features_version = self.features.version
         # Chosen pairs and their rewards, kept while the scale of the features may still change.
         self._rewards: list[tuple[th.Tensor, th.Tensor, th.Tensor | None, float]] = []
@@ -606,6 +615,12 @@ class LinearBandit(_VectorBandit):
         """States (n, d_s), candidates (n, k, d_a), pairs (n, k, p) -> (n, k, d) float64."""
         states = state.unsqueeze(1).expand(-1, candidates.shape[1], -1)
         features = self.features.of_action(states, candidates, pairs)
+        if self._residual is not None:
+            similarities, numbers = features[..., -self.features.n_similarities :].split(
+                [self.features.n_blocks, self.features.n_pairs], dim=-1
+            )
+            left = th.where(self._residual, self.features.residuals(similarities, numbers), numbers)
+            features = th.cat([features[..., : -self.features.n_pairs], left], dim=-1)
         return F.pad(features, (1, 0), value=1.0).double()
 
     def _refresh(self) -> None:
@@ -669,6 +684,7 @@ class GaussianProcessBandit(_VectorBandit):
         contrary: Prior probability that the factor of the prior mean is below 0.
         draw_factor: Whether exploration acts on a drawn factor of the prior.
         learn_pair_scale: Whether the scale of `pairs` is learned.
+        residual_pairs: Whether the part `pairs` is linear in what similarities do not predict of the numbers.
         fit_scales: Whether scales and noise are fitted.
         prior_sources: Parts of the prior, in place of `prior`: `"blocks"` and columns of `pairs`, each with a factor
             that is learned.
@@ -700,6 +716,7 @@ class GaussianProcessBandit(_VectorBandit):
         contrary: float = 0.07,
         draw_factor: bool = True,
         learn_pair_scale: bool = False,
+        residual_pairs: bool = False,
         fit_scales: bool = False,
         prior_sources: Sequence[str] | Mapping[str, float] | None = None,
         n_blocks: int = 2,
@@ -719,6 +736,7 @@ class GaussianProcessBandit(_VectorBandit):
             "contrary": contrary,
             "draw_factor": draw_factor,
             "learn_pair_scale": learn_pair_scale,
+            "residual_pairs": residual_pairs,
             "fit_scales": fit_scales,
             "prior_sources": None if prior_sources is None else sources_of(prior_sources),
         }

@@ -20,12 +20,15 @@ __all__ = [
     "DistinctPairs",
     "InteractionFeatures",
     "PairFeatures",
+    "PairResiduals",
     "SeenActions",
     "SeenPairs",
     "candidates_of_ids",
     "make_features",
     "prior_weights",
 ]
+
+Candidates = np.ndarray | th.Tensor
 
 NO_SPREAD = 1e-6
 """Numbers whose standard deviation is at most this count as equal: so small a deviation is only rounding."""
@@ -104,16 +107,20 @@ class PairFeatures:
     def fit(self, actions: np.ndarray) -> None:
         """Learn the scale of inputs from actions (n, d_a), before any interaction; nothing by default."""
 
-    def fit_pairs(self, pairs: np.ndarray) -> None:
-        """Learn the scale of `pairs` from a sample (n, p), before any interaction; nothing by default."""
+    def fit_sample(self, state: np.ndarray, candidates: Candidates, pairs: np.ndarray | None) -> None:
+        """Learn the scale of inputs from a sample of decisions, before any interaction; nothing by default.
 
-    def see(self, candidates: np.ndarray | None, pairs: np.ndarray | None) -> None:
-        """Learn the scale of inputs from the decision at hand; nothing by default.
+        Arguments are those of :meth:`see`.
+        """
+
+    def see(self, state: np.ndarray, candidates: Candidates, pairs: np.ndarray | None) -> None:
+        """Learn the scale of inputs from the decisions at hand; nothing by default.
 
         It is called while an agent learns, and never while the agent only predicts.
 
         Args:
-            candidates: (n, k, d_a) float32; None if :meth:`fit` has seen the table of all actions.
+            state: (n, d_s) float32.
+            candidates: Features of actions, (n, k, d_a) float32.
             pairs: (n, k, p) float32; None if observations have none.
         """
 
@@ -201,9 +208,10 @@ class BlockwiseFeatures(InteractionFeatures):
 
     Mean and deviation of actions come from the table of all actions, if there is one (:meth:`fit`). Otherwise they come
     from the distinct actions, up to 1,024, among the first 20,000 candidates seen (:meth:`see`). Mean and deviation of
-    `pairs` come from a sample that the environment gives (:meth:`fit_pairs`), or else from the first 20,000 pairs seen.
-    What comes from actions or pairs that were seen is computed again each time twice as many were seen. Before the
-    first time, the mean action is 0, and the `pairs` of a decision are standardised among themselves.
+    `pairs` come from the first 20,000 pairs seen. If an environment gives a sample of decisions, the sample takes the
+    place of what is seen (:meth:`fit_sample`). What comes from actions or pairs that were seen is computed again each
+    time twice as many were seen. Before the first time, the mean action is 0, and the `pairs` of a decision are
+    standardised among themselves.
 
     Args:
         state_dim: d_s.
@@ -247,30 +255,51 @@ class BlockwiseFeatures(InteractionFeatures):
         self._has_table = False
         self._actions = SeenActions(self.shared_dim)
         self._pairs = SeenPairs(n_pairs)
+        self._residuals = PairResiduals(n_blocks, n_pairs)
 
     @property
     def settled(self) -> bool:
         """Whether :meth:`see` changes nothing any more."""
-        return (self._has_table or self._actions.is_full) and (not self.n_pairs or self._pairs.is_full)
+        return (self._has_table or self._actions.is_full) and (
+            not self.n_pairs or (self._pairs.is_full and self._residuals.is_full)
+        )
 
     def fit(self, actions: np.ndarray) -> None:
         """Compute the mean of actions (n, d_a), and the spread of the cosines of 2,000 fixed random pairs of them."""
         self._has_table = True
         self._scale_to(actions[:, : self.shared_dim])
 
-    def fit_pairs(self, pairs: np.ndarray) -> None:
-        """Compute mean and standard deviation of `pairs` from a sample (n, p), instead of from the pairs seen later."""
-        self._pairs.fit(pairs)
+    def fit_sample(self, state: np.ndarray, candidates: Candidates, pairs: np.ndarray | None) -> None:
+        """Compute means and deviations from a sample of decisions, instead of from the decisions seen later."""
+        if not self._has_table:
+            self._actions.fit(self._rows_of(candidates))
+            self._scale_to(self._actions.rows)
+        if pairs is not None:
+            self._pairs.fit(pairs.reshape(-1, self.n_pairs))
+            self._residuals.fit(*self._regressed(state, candidates, pairs))
 
-    def see(self, candidates: np.ndarray | None, pairs: np.ndarray | None) -> None:
+    def see(self, state: np.ndarray, candidates: Candidates, pairs: np.ndarray | None) -> None:
         """Compute means and deviations again if twice as much was seen as at the last computation."""
-        if candidates is not None and not self._has_table:
-            rows = candidates.reshape(-1, candidates.shape[-1])[:, : self.shared_dim]
-            if self._actions.add(rows):
-                self._scale_to(self._actions.rows)
-                self.version += 1
-        if pairs is not None and self._pairs.add(pairs.reshape(-1, self.n_pairs)):
-            self.version += 1
+        is_new = False
+        if not self._has_table and self._actions.add(self._rows_of(candidates)):
+            self._scale_to(self._actions.rows)
+            is_new = True
+        if pairs is not None:
+            is_new |= self._pairs.add(pairs.reshape(-1, self.n_pairs))
+            if not self._residuals.is_full:
+                is_new |= self._residuals.add(*self._regressed(state, candidates, pairs))
+        self.version += is_new
+
+    def _rows_of(self, candidates: Candidates) -> np.ndarray:
+        """The compared entries of candidates, (n k, shared_dim)."""
+        return np.asarray(candidates).reshape(-1, self.action_dim)[:, : self.shared_dim]
+
+    def _regressed(self, state: np.ndarray, candidates: Candidates, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Similarities (n k, n_blocks) and scaled numbers (n k, p) of pairs, float64."""
+        s, a = self.shared(th.as_tensor(state), th.as_tensor(candidates))
+        similarities = th.cat([self.of_blocks(s[row : row + 1, None], a[row : row + 1]) for row in range(len(s))])
+        scaled = self.scaled(th.as_tensor(pairs))
+        return similarities.flatten(0, 1).double().numpy(), scaled.flatten(0, 1).double().numpy()
 
     def scaled(self, pairs: th.Tensor) -> th.Tensor:
         """Standardised numbers (..., p) of pairs. `2 tanh(x / 2)` compresses values beyond one or two deviations.
@@ -283,6 +312,15 @@ class BlockwiseFeatures(InteractionFeatures):
             deviation = pairs.std(dim=-2, keepdim=True, correction=0)
             deviation = th.where(deviation > NO_SPREAD, deviation, 1.0)
         return 2 * th.tanh((pairs - mean) / deviation / 2)
+
+    def residuals(self, similarities: th.Tensor, scaled: th.Tensor) -> th.Tensor:
+        """What similarities (..., n_blocks) do not predict of numbers (..., p) in the scale of :meth:`scaled`.
+
+        These are the residuals of a linear regression over the pairs that were seen, in their standard deviations. The
+        weight of a residual says what a number adds to the similarities. Before any pairs were seen, the numbers are
+        returned as they are.
+        """
+        return self._residuals(similarities, scaled)
 
     def centred(self, vectors: th.Tensor) -> th.Tensor:
         """Vectors (..., shared_dim), see :meth:`shared`, less the mean action."""
@@ -313,7 +351,7 @@ class BlockwiseFeatures(InteractionFeatures):
     def get_state(self) -> dict[str, th.Tensor]:
         """The actions and pairs that were seen, and the scale computed from them."""
         scale = {"centre": self._centre, "deviation": self._deviation, "version": th.tensor(self.version)}
-        return {**scale, **self._actions.get_state(), **self._pairs.get_state()}
+        return {**scale, **self._actions.get_state(), **self._pairs.get_state(), **self._residuals.get_state()}
 
     def set_state(self, state: Mapping[str, th.Tensor]) -> None:
         """Put back what :meth:`get_state` gave."""
@@ -321,6 +359,7 @@ class BlockwiseFeatures(InteractionFeatures):
         self.version = int(state["version"])
         self._actions.set_state(state)
         self._pairs.set_state(state)
+        self._residuals.set_state(state)
 
     def _scale_to(self, actions: np.ndarray) -> None:
         """Compute mean and deviation from the compared entries of actions, (n, shared_dim)."""
@@ -443,6 +482,11 @@ class SeenActions:
             self._due = min(2 * len(self.rows), self.CAPACITY)
         return is_due
 
+    def fit(self, rows: np.ndarray) -> None:
+        """Keep the distinct rows of a sample (n, dim); nothing is kept after it."""
+        self.add(rows)
+        self._count = self.LOOKED_AT
+
     def get_state(self) -> dict[str, th.Tensor]:
         """The actions that were seen, and how many."""
         return {"actions": th.as_tensor(self.rows), "actions_counts": th.tensor([self._count, self._due])}
@@ -517,3 +561,79 @@ class SeenPairs:
         self.mean, self.deviation = state["pairs_mean"].cpu(), state["pairs_deviation"].cpu()
         self._sums = state["pairs_sums"].cpu().numpy().copy()
         self._count, self._due = state["pairs_counts"].tolist()
+
+
+class PairResiduals:
+    """What similarities do not predict of the numbers of pairs, by a linear regression over the first 20,000 pairs.
+
+    Args:
+        n_similarities: b, how many similarities predict.
+        dim: p, how many numbers a pair has.
+    """
+
+    CAPACITY = SeenPairs.CAPACITY
+
+    def __init__(self, n_similarities: int, dim: int):
+        self.n_similarities = n_similarities
+        self._moments = np.zeros((1 + n_similarities + dim,) * 2)  # sums of products of 1, similarities and numbers
+        self._count = 0
+        self._due = 1
+        self._intercept, self._slopes = th.zeros(dim), th.zeros(n_similarities, dim)
+        self._deviation = th.ones(dim)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is counted."""
+        return self._count >= self.CAPACITY
+
+    def fit(self, similarities: np.ndarray, numbers: np.ndarray) -> None:
+        """Regress the numbers of a sample, see :meth:`add`; no pairs are counted after it."""
+        self.add(similarities, numbers)
+        self._count = self.CAPACITY
+
+    def add(self, similarities: np.ndarray, numbers: np.ndarray) -> bool:
+        """Count pairs by similarities (n, b) and numbers (n, p); returns whether the regression was computed again.
+
+        It is computed again each time the number of pairs has doubled.
+        """
+        if self.is_full:
+            return False
+        rows = np.concatenate([np.ones((len(numbers), 1)), similarities, numbers], axis=1)
+        self._moments += rows.T @ rows
+        self._count += len(rows)
+        if self._count < self._due:
+            return False
+        self._due = 2 * self._count
+        mean = self._moments[0, 1:] / self._count
+        covariance = self._moments[1:, 1:] / self._count - np.outer(mean, mean)
+        b = self.n_similarities
+        # The pseudo-inverse leaves out what does not vary, such as the similarity of a block that is always empty.
+        slopes = np.linalg.pinv(covariance[:b, :b], rcond=NO_SPREAD, hermitian=True) @ covariance[:b, b:]
+        left = np.diag(covariance[b:, b:]) - np.einsum("bp,bp->p", slopes, covariance[:b, b:])
+        deviation = np.sqrt(np.maximum(left, 0.0))
+        deviation[deviation <= NO_SPREAD] = 1.0
+        found = mean[b:] - mean[:b] @ slopes, slopes, deviation
+        self._intercept, self._slopes, self._deviation = (th.as_tensor(part, dtype=th.float32) for part in found)
+        return True
+
+    def __call__(self, similarities: th.Tensor, numbers: th.Tensor) -> th.Tensor:
+        """Similarities (..., b), numbers (..., p) -> residuals (..., p) in standard deviations."""
+        intercept, slopes, deviation = (part.to(numbers) for part in (self._intercept, self._slopes, self._deviation))
+        return (numbers - intercept - similarities @ slopes) / deviation
+
+    def get_state(self) -> dict[str, th.Tensor]:
+        """The moments of the pairs that were seen, and the regression computed from them."""
+        moments = th.tensor(self._moments)  # a copy, because `add` changes the moments in place
+        regression = {"intercept": self._intercept, "slopes": self._slopes, "deviation": self._deviation}
+        state = {**regression, "moments": moments, "counts": th.tensor([self._count, self._due])}
+        return {f"residuals_{name}": value for name, value in state.items()}
+
+    def set_state(self, state: Mapping[str, th.Tensor]) -> None:
+        """Put back what :meth:`get_state` gave; an agent that an earlier version saved has nothing of it."""
+        if "residuals_counts" not in state:
+            return
+        self._intercept, self._slopes, self._deviation = (
+            state[f"residuals_{name}"].cpu() for name in ("intercept", "slopes", "deviation")
+        )
+        self._moments = state["residuals_moments"].cpu().numpy().copy()
+        self._count, self._due = state["residuals_counts"].tolist()

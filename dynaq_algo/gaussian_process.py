@@ -80,7 +80,7 @@ class _Parts(NamedTuple):
         state: (n, shared_dim), centred, at unit length; or (n / k, shared_dim), one state for each k pairs in a row.
         action: (n, shared_dim), actions in the same form.
         similarities: (n, n_blocks), in standard deviations.
-        pairs: (n, p), standardised; without those that are sources of the prior mean.
+        pairs: (n, p), standardised, or residuals; without those that are sources of the prior mean.
         prior: (n,), prior mean of the reward; with S sources (n, S), the term of each source.
     """
 
@@ -143,6 +143,13 @@ class GaussianProcess(nn.Module):
     scale than for the factor. For a given scale and factor the weights have their exact posterior. The first answers
     thus move the weights little, and numbers that say much can have large weights later.
 
+    With `residual_pairs` the part `pairs` is linear in the residuals of the numbers, see
+    :meth:`~dynaq_algo.features.BlockwiseFeatures.residuals`: in what the similarities do not predict of them. `prior`
+    says what a similarity is worth as long as nothing else is known. It does not say what a similarity is worth beside
+    numbers that tell the same more exactly. With residuals the expected weight of the similarities falls when numbers
+    that go with them gain weight; without, the model would count both. The prior mean of the numbers themselves,
+    if `prior` has one, stays that of the numbers.
+
     With `prior_sources` the prior mean is a sum of sources. Each source has a factor of its own, see
     :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards too. A wrong source can thus
     be dropped while a right one is kept. The less the answers vary, compared with what the scales expect, the more they
@@ -166,6 +173,7 @@ class GaussianProcess(nn.Module):
         contrary: Prior probability that the factor is below 0. It must be above 0, and its sum with `spike` below 1.
         draw_factor: Whether exploration acts on a drawn factor; False for the expected one.
         learn_pair_scale: Whether the scale of `pairs` is learned.
+        residual_pairs: Whether the part `pairs` is linear in residuals, in place of the numbers themselves.
         fit_scales: Whether scales and noise are fitted to the rewards: at 20 pairs, and each time the number of
             pairs has doubled. Scales and noise are set to the maximum of their posterior, with a log-normal prior
             around the given scales. A scale of 0 stays 0, and the noise is at least a fifteenth of the given one.
@@ -215,6 +223,7 @@ class GaussianProcess(nn.Module):
         contrary: float = 0.07,
         draw_factor: bool = True,
         learn_pair_scale: bool = False,
+        residual_pairs: bool = False,
         fit_scales: bool = False,
         prior_sources: Sequence[str] | Mapping[str, float] | None = None,
         pair_names: Sequence[str] | int | None = None,
@@ -249,6 +258,7 @@ class GaussianProcess(nn.Module):
         self.spike_slab = require_flag("spike_slab", spike_slab)
         self.draw_factor = require_flag("draw_factor", draw_factor)
         self.learn_pair_scale = require_flag("learn_pair_scale", learn_pair_scale)
+        self.residual_pairs = require_flag("residual_pairs", residual_pairs)
         self.fit_scales = require_flag("fit_scales", fit_scales)
         if self.fit_scales and not any(self._variances().values()):
             raise ValueError(
@@ -430,15 +440,14 @@ class GaussianProcess(nn.Module):
         s, a = features.shared(state, action)
         similarities = features.of_all(s, a)
         scaled = similarities[..., :0] if pairs is None else features.scaled(pairs)
-        linear = th.cat([similarities, scaled], dim=-1)
-        prior = linear @ self.prior
+        prior = th.cat([similarities, scaled], dim=-1) @ self.prior
+        own = self._own(similarities, scaled)
         theirs = [
             variance["similarity"] * known.similarities,
             variance["pairs"] * known.pairs,
             variance["trust"] * self._columns(known.prior),
         ]
-        ours = linear if self._compared is None else th.cat([similarities, self._own(scaled)], dim=-1)
-        found = th.cat([ours, self._columns(prior)], dim=-1) @ (th.cat(theirs, dim=1).T @ alpha)
+        found = th.cat([similarities, own, self._columns(prior)], dim=-1) @ (th.cat(theirs, dim=1).T @ alpha)
 
         unit_s, unit_a = self._units(s, a)
         states = unit_s @ known.state.T
@@ -458,7 +467,7 @@ class GaussianProcess(nn.Module):
             total = (products > _SAME).to(products.dtype) @ by_same
             total.addmm_(products, by_product).addmm_(products.square_(), by_square)
             found[:, rows] += total.unflatten(1, (-1, alpha.shape[1])).transpose(0, 1)
-        return self._corrected(self._terms(prior, self._own(scaled)), found)[0]
+        return self._corrected(self._terms(prior, own), found)[0]
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
         """Mean reward of pairs, (n,) or (n, k)."""
@@ -524,8 +533,10 @@ class GaussianProcess(nn.Module):
         """Prior means as columns (..., S); one column without sources."""
         return prior.unsqueeze(-1) if self.sources is None else prior
 
-    def _own(self, scaled: th.Tensor) -> th.Tensor:
-        """The columns of `pairs` (..., p) that the kernel compares."""
+    def _own(self, similarities: th.Tensor, scaled: th.Tensor) -> th.Tensor:
+        """What the kernel compares of numbers (..., p), given the similarities (..., n_blocks) of the same pairs."""
+        if self.residual_pairs and scaled.shape[-1]:
+            scaled = self.features.residuals(similarities, scaled)
         return scaled if self._compared is None else scaled[..., self._compared.to(scaled.device)]
 
     # ------------------------------------------------------------------ learning
@@ -670,7 +681,7 @@ class GaussianProcess(nn.Module):
         similarities = features.of_blocks(s.unsqueeze(1), a).flatten(0, 1)
         scaled = similarities[:, :0] if pairs is None else features.scaled(pairs).flatten(0, 1)
         prior = th.cat([similarities, scaled], dim=1) @ self.prior
-        return _Parts(unit[0], unit[1].flatten(0, 1), similarities, self._own(scaled), prior)
+        return _Parts(unit[0], unit[1].flatten(0, 1), similarities, self._own(similarities, scaled), prior)
 
     def _parts_of_inputs(self, inputs: th.Tensor) -> _Parts:
         """Parts of pairs, from inputs (n, output_dim)."""
@@ -679,7 +690,7 @@ class GaussianProcess(nn.Module):
         unit = self._units(*features.shared(state, action))
         linear = inputs[:, -features.n_similarities :]
         similarities, scaled = linear.split([features.n_blocks, features.n_pairs], dim=1)
-        return _Parts(unit[0], unit[1], similarities, self._own(scaled), linear @ self.prior)
+        return _Parts(unit[0], unit[1], similarities, self._own(similarities, scaled), linear @ self.prior)
 
     def _units(self, state: th.Tensor, action: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """States and actions (..., shared_dim) at unit length. Known pairs' vectors replace nearly equal ones."""
@@ -792,7 +803,7 @@ class GaussianProcess(nn.Module):
         scaled = self.features.scaled(pairs)
         prior = th.cat([similarities, scaled]) @ self.prior.double()
         for known in (self._known, self._known_single):
-            for part, value in zip(known, (*unit, similarities, self._own(scaled), prior), strict=True):
+            for part, value in zip(known, (*unit, similarities, self._own(similarities, scaled), prior), strict=True):
                 part[slot] = value
 
     def _grow(self) -> None:
@@ -850,6 +861,7 @@ class GaussianProcess(nn.Module):
             "n_told": th.tensor(self._n_told),
             "scales": {**self.scales, "noise": self.noise},
             "given": self._given,
+            "residual_pairs": th.tensor(self.residual_pairs),
             "prior": self.prior.clone(),
         }
 
@@ -862,13 +874,15 @@ class GaussianProcess(nn.Module):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`get_extra_state` gave. The posterior is then the same to the bit.
 
-        If this model was given another prior, other scales or another noise, this model keeps its own, and the
-        posterior is computed anew from the same rewards. If this model keeps fewer pairs, the latest are kept.
+        If this model was given another prior, other scales, another noise or another `residual_pairs`, this model keeps
+        its own, and the posterior is computed anew from the same rewards. If this model keeps fewer pairs, the latest
+        are kept.
         """
         self._forget_all()
         prior = state.get("prior", self.prior).to(self.prior.device)  # earlier versions did not save the prior
         same = state.get("given", self._given) == self._given and th.equal(prior, self.prior)
         same = same and state["alpha"].shape[1:] == self._alpha.shape[1:]
+        same = same and bool(state.get("residual_pairs", False)) == self.residual_pairs
         if same:
             self.scales = dict(state["scales"])
             self.noise = self.scales.pop("noise")

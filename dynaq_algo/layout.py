@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from gymnasium import spaces
 
-__all__ = ["PAIRS", "PROGRESS", "CandidateLayout", "DecisionBatch", "check_mask"]
+__all__ = ["CANDIDATES", "PAIRS", "PROGRESS", "CandidateLayout", "DecisionBatch", "check_mask"]
 
 CANDIDATES, ACTION_MASK, PAIRS, APPLICANT = "candidates", "action_mask", "pairs", "applicant"
 PROGRESS = "progress"

@@ -53,7 +53,7 @@ def plus_arguments(
     """
     scales = {
         "constant": 1.0,
-        "pairs": 0.1,
+        "pairs": 0.06,
         "trust": 0.0,
         "state": 0.15,
         "same_state": 0.2,
@@ -74,6 +74,7 @@ def plus_arguments(
             "noise": 0.3,
             "spike_slab": True,
             "learn_pair_scale": True,
+            "residual_pairs": True,
             "scales": scales,
         },
         "policy_kwargs": {"features": "blockwise", "prior": [0.1, 0.1], "net_arch": [128, 128]},

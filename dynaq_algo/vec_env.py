@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_nor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from dynaq_algo.arguments import require_whole
+from dynaq_algo.layout import CANDIDATES, CandidateLayout, DecisionBatch
 
 __all__ = [
     "GymnasiumVecEnv",
@@ -27,7 +28,7 @@ __all__ = [
     "attribute_of",
     "infos_of_each",
     "make_sb3_vec_env",
-    "pair_sample_of",
+    "observation_sample_of",
     "refuse_normalised_observations",
     "refuse_other_observations",
     "table_of",
@@ -353,12 +354,18 @@ def table_of(env: VecEnv) -> np.ndarray | None:
     return attribute_of(env, "action_features")
 
 
-def pair_sample_of(env: VecEnv, n_pairs: int) -> np.ndarray | None:
-    """The environments' attribute `pair_sample`, (n, n_pairs) float32; None if they have none of that size."""
-    sample = attribute_of(env, "pair_sample") if n_pairs else None
-    if sample is None or np.ndim(sample) != 2 or not len(sample) or np.shape(sample)[1] != n_pairs:
+def observation_sample_of(env: VecEnv, layout: CandidateLayout) -> DecisionBatch | None:
+    """The environments' attribute `observation_sample`, a batch of observations (n, ...) of which nobody was asked.
+
+    None if they have none, if it is empty, or if it does not have the entries and shapes of their observations. An
+    observation wrapper may have changed those.
+    """
+    sample = attribute_of(env, "observation_sample")
+    try:
+        is_usable = sample is not None and layout.is_batch(sample) and len(sample[CANDIDATES]) > 0
+        return layout.read(sample) if is_usable else None
+    except ValueError:
         return None
-    return np.asarray(sample, np.float32)
 
 
 def attribute_of(env: VecEnv, name: str) -> Any:

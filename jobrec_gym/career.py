@@ -191,12 +191,12 @@ class CareerProblem(RecommendationProblem):
             parts.append(np.broadcast_to(still, (*shape, still.shape[-1])))
         return np.concatenate(parts, axis=-1)
 
-    def pair_sample(self) -> NDArray[np.float32]:
-        """As in :class:`~jobrec_gym.problem.RecommendationProblem`, for applicants at the start of an episode."""
-        if not self.dynamics.pair_names:
-            return super().pair_sample()
-        applicant_ids, job_ids = self.sampled_pairs()
-        return self.imagined_pairs(applicant_ids, job_ids, None).reshape(-1, len(self.pair_names))
+    def begun(
+        self, applicant_ids: Ids, candidate_ids: Ids
+    ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+        """As in :class:`~jobrec_gym.problem.RecommendationProblem`; an applicant stands where an episode begins."""
+        steps = np.zeros(len(applicant_ids), np.int64)
+        return self.seen(self.dynamics.start(applicant_ids), steps, applicant_ids, candidate_ids)
 
     def answers(
         self,

@@ -261,24 +261,33 @@ class RecommendationProblem:
         """Pair features (n, k, p) of applicants (n,) who are shown jobs (n, k); ``None`` where none are observed."""
         return self.pair_values(applicant_ids[:, None], candidate_ids) if self.pair_values.names else None
 
-    def pair_sample(self) -> NDArray[np.float32]:
-        """Pair features (n, p) of at most 1,000 fixed episodes and 20,000 pairs.
+    def begun(
+        self, applicant_ids: Ids, candidate_ids: Ids
+    ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+        """Observed progress (n, m) and pair features (n, k, p) where an episode begins with jobs (n, k).
 
-        n is 0 if there are no pair features, or if one of ``prior_sources`` is a live model.
+        ``None`` stands for what is not observed.
         """
-        names = self.pair_values.names
-        # A live model is asked only about pairs that are shown.
-        if not names or (isinstance(self.pair_values, SourcedPairValues) and self.pair_values.is_live):
-            return np.zeros((0, len(names)), np.float32)
-        return self.pair_values(*self.sampled_pairs()).reshape(-1, len(names))
+        return None, self.pairs(applicant_ids, candidate_ids)
 
-    def sampled_pairs(self) -> tuple[Ids, Ids]:
-        """Applicants (n, 1) and candidates (n, k) of up to 1,000 fixed episodes; at most 20,000 pairs."""
+    def observation_sample(self) -> dict[str, NDArray[Any]]:
+        """The first observations (n, ...) of at most 1,000 fixed episodes, with at most 20,000 candidates in all.
+
+        n is 0 if one of ``prior_sources`` is a live model.
+        """
         n = max(1, min(_SAMPLED_EPISODES, _SAMPLED_PAIRS // self.num_candidates))
+        if isinstance(self.pair_values, SourcedPairValues) and self.pair_values.is_live:
+            n = 0  # a live model is asked only about pairs that are shown
         episodes = hash64(_SAMPLE, np.arange(n))
         applicant_ids = self.applicants(episodes)
         candidate_ids = self.candidates(applicant_ids, episodes, np.zeros(n, np.int64))[:, :_SAMPLED_PAIRS]
-        return applicant_ids[:, None], candidate_ids
+        progress, pairs = self.begun(applicant_ids, candidate_ids)
+        observation = self.observe(self.applicant_vectors(applicant_ids), candidate_ids, pairs)
+        if progress is not None:
+            observation["progress"] = progress
+        if self.mask_in_observation:
+            observation["action_mask"] = np.ones(candidate_ids.shape, np.int8)
+        return observation
 
     def observe(
         self, applicant_vectors: NDArray[np.float32], candidate_ids: Ids, pairs: NDArray[np.float32] | None

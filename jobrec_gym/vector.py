@@ -214,13 +214,14 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         return self._problem.pair_values.ask(applicant_ids, job_ids)
 
     @property
-    def pair_sample(self) -> NDArray[np.float32]:
-        """A sample of pair features (n, p) that shows their scale, from at most 1,000 fixed episodes and 20,000 pairs.
+    def observation_sample(self) -> dict[str, NDArray[Any]]:
+        """A batch of n observations that shows the scale of their numbers to an algorithm before it learns.
 
-        No episode is played for the sample. The sample is empty if observations have no entry ``pairs``, or if one of
-        ``prior_sources`` is a live model, because such a model is asked only about pairs that are shown.
+        The observations are the first ones of at most 1,000 fixed episodes, with at most 20,000 candidates in all. No
+        episode is played for the sample, and it is the same for every seed. n is 0 if one of ``prior_sources`` is a
+        live model, because such a model is asked only about pairs that are shown.
         """
-        return self._problem.pair_sample()
+        return self._problem.observation_sample()
 
     @property
     def recommendations(self) -> Recommendations:

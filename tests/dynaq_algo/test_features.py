@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from torch.nn import functional as F
 
 from dynaq_algo.action_table import ActionTable
 from dynaq_algo.features import (
@@ -11,6 +12,7 @@ from dynaq_algo.features import (
     ConcatFeatures,
     DistinctPairs,
     InteractionFeatures,
+    PairResiduals,
     SeenActions,
     SeenPairs,
     candidates_of_ids,
@@ -119,12 +121,23 @@ def blockwise_with_pairs():
     return BlockwiseFeatures(4, 4, n_pairs=2, n_blocks=2)
 
 
+def see(features, pairs, rng=None):
+    """Shows numbers (n, k, 2) of pairs, beside states and candidates of their own."""
+    rng = np.random.default_rng(0) if rng is None else rng
+    n, k, _ = pairs.shape
+    features.see(rng.random((n, 4), np.float32), rng.random((n, k, 4), np.float32), np.asarray(pairs, np.float32))
+
+
+def see_actions(features, candidates):
+    features.see(np.ones((len(candidates), 4), np.float32), candidates, None)
+
+
 def test_pairs_are_standardised_by_what_was_seen_at_each_doubling():
     rng = np.random.default_rng(0)
     features, seen, versions = blockwise_with_pairs(), [], []
     for _ in range(9):
         seen.append(rng.normal([3.0, -1.0], [0.5, 20.0], size=(2, 5, 2)).astype(np.float32))
-        features.see(None, seen[-1])
+        see(features, seen[-1], rng)
         versions.append(features.version)
         # 10 pairs a time: taken anew at 10, 20, 40 and 80.
         rows = np.concatenate(seen[: max(n for n in (1, 2, 4, 8) if n <= len(seen))]).reshape(-1, 2)
@@ -148,38 +161,102 @@ def test_before_any_was_seen_pairs_of_a_decision_are_standardised_among_themselv
     th.testing.assert_close(features.scaled(th.ones(1, 1, 2)), th.zeros(1, 1, 2))
     assert features.version == 0
 
-    features.see(None, pairs.numpy() - 5)
+    see(features, pairs.numpy() - 5)
     assert features.scaled(pairs)[..., 0].min() > 1
 
 
-def test_a_sample_of_pairs_settles_their_scale():
+@pytest.mark.parametrize("has_table", [True, False])
+def test_a_sample_of_decisions_settles_the_scale(has_table):
     rng = np.random.default_rng(0)
-    sample, seen = rng.normal([3.0, -1.0], [0.5, 20.0], size=(30, 2)).astype(np.float32), rng.random((2, 5, 2))
-    features = blockwise_with_pairs()
-    features.fit(rng.random((9, 4)).astype(np.float32))
+    state, actions = rng.random((6, 4), np.float32), rng.random((6, 5, 4), np.float32)
+    sample = rng.normal([3.0, -1.0], [0.5, 20.0], size=(6, 5, 2)).astype(np.float32)
+    features, twin = blockwise_with_pairs(), blockwise_with_pairs()
+    table = rng.random((9, 4))
+    twin.fit(table if has_table else actions.reshape(-1, 4))
+    if has_table:
+        features.fit(table)
     assert not features.settled
-    features.fit_pairs(sample)
+    features.fit_sample(state, actions, sample)
     assert features.settled
-    features.see(None, seen.astype(np.float32))
-    wanted = 2 * np.tanh((sample - sample.mean(axis=0)) / sample.std(axis=0) / 2)
-    np.testing.assert_allclose(features.scaled(th.as_tensor(sample)), wanted, atol=1e-5)
+    state_before = {name: value.clone() for name, value in features.get_state().items()}
+    see(features, rng.random((2, 5, 2)))
+    assert all(th.equal(value, state_before[name]) for name, value in features.get_state().items())
+
+    flat = sample.reshape(-1, 2)
+    wanted = 2 * np.tanh((flat - flat.mean(axis=0)) / flat.std(axis=0) / 2)
+    np.testing.assert_allclose(features.scaled(th.as_tensor(flat)), wanted, atol=1e-5)
+    asked = th.rand(7, 4), th.rand(7, 4)
+    th.testing.assert_close(features.similarities(*asked), twin.similarities(*asked))
     other = blockwise_with_pairs()
     other.set_state(features.get_state())
     assert th.equal(other.scaled(th.as_tensor(sample)), features.scaled(th.as_tensor(sample)))
+    assert other.settled or has_table  # the table itself is not saved with the features
+
+
+def correlated(n, k, rng):
+    """Decisions whose first number goes with the similarity of the first block, and whose second one is noise."""
+    state, actions = rng.normal(size=(n, 4)).astype("f4"), rng.normal(size=(n, k, 4)).astype("f4")
+    likeness = F.cosine_similarity(th.as_tensor(state[:, None, :2]), th.as_tensor(actions[..., :2]), dim=-1).numpy()
+    return state, actions, np.stack([likeness + rng.normal(0, 0.3, (n, k)), rng.random((n, k))], axis=-1, dtype="f4")
+
+
+@pytest.mark.parametrize("by_sample", [True, False])
+def test_residuals_are_what_a_regression_on_similarities_leaves_of_the_numbers(by_sample):
+    rng = np.random.default_rng(0)
+    features, shown = blockwise_with_pairs(), correlated(400, 8, rng)
+    features.fit(rng.normal(size=(50, 4)))
+    if by_sample:
+        features.fit_sample(*shown)
+    else:
+        for row in range(0, 400, 50):  # the scale of the numbers is that of the first ones, and then as good as settled
+            features.see(*(part[row : row + 50] for part in shown))
+    state, action, numbers = (th.as_tensor(part) for part in shown)
+    similarities = features.similarities(state[:, None], action).flatten(0, 1)
+    scaled = features.scaled(numbers).flatten(0, 1)
+    left = features.residuals(similarities, scaled).numpy()
+    similarities, scaled = similarities.numpy(), scaled.numpy()
+
+    predictors = np.column_stack([np.ones(len(scaled)), similarities])
+    wanted = scaled - predictors @ np.linalg.lstsq(predictors, scaled, rcond=None)[0]
+    wanted /= wanted.std(axis=0)
+    np.testing.assert_allclose(left, wanted, atol=1e-4 if by_sample else 0.15)
+    assert np.corrcoef(similarities[:, 0], scaled[:, 0])[0, 1] > 0.7
+    assert abs(np.corrcoef(similarities[:, 0], left[:, 0])[0, 1]) < (1e-4 if by_sample else 0.05)
+
+
+def test_before_any_pair_was_seen_residuals_are_the_numbers():
+    similarities, scaled = th.rand(5, 2), th.rand(5, 2)
+    assert th.equal(blockwise_with_pairs().residuals(similarities, scaled), scaled)
+
+
+def test_residuals_are_finite_where_similarities_or_numbers_do_not_vary():
+    rng = np.random.default_rng(0)
+    features = BlockwiseFeatures(4, 4, n_pairs=3, n_blocks=2)
+    state, actions = rng.normal(size=(60, 4)).astype("f4"), rng.normal(size=(60, 5, 4)).astype("f4")
+    state[:, 2:] = 0.0  # the second block is always empty
+    features.fit(actions.reshape(-1, 4) - actions.reshape(-1, 4).mean(axis=0))
+    likeness = features.similarities(th.as_tensor(state)[:, None], th.as_tensor(actions))[..., 0].numpy()
+    numbers = np.stack([likeness, np.full_like(likeness, 0.4), rng.random(likeness.shape)], axis=-1, dtype="f4")
+    features.fit_sample(state, actions, numbers)
+    similarities = features.similarities(th.as_tensor(state)[:, None], th.as_tensor(actions))
+    left = features.residuals(similarities, features.scaled(th.as_tensor(numbers)))
+    assert left.isfinite().all() and left[..., 1].abs().max() < 1e-4
+    assert left[..., 2].std() == pytest.approx(1, abs=0.01)
+    assert left.abs().max() < 10
 
 
 def test_a_pair_far_out_is_drawn_in_and_keeps_its_order():
     features = blockwise_with_pairs()
     rare = np.zeros((1, 200, 2), np.float32)
     rare[0, 0] = 1.0  # fourteen deviations from the mean
-    features.see(None, rare)
+    see(features, rare)
     scaled = features.scaled(th.tensor([[0.0, 0.0], [0.5, 0.5], [1.0, 1.0]]))[:, 0]
     assert -0.2 < scaled[0] < 0 < 1.9 < scaled[1] < scaled[2] <= 2
 
 
 def test_a_number_that_does_not_vary_is_centred_and_not_blown_up():
     features = blockwise_with_pairs()
-    features.see(None, np.full((1, 30, 2), 0.1, np.float32))
+    see(features, np.full((1, 30, 2), 0.1, np.float32))
     scaled = features.scaled(th.tensor([0.1, 1.1]))
     th.testing.assert_close(scaled, th.tensor([0.0, 2 * np.tanh(0.5)], dtype=th.float32))
 
@@ -187,7 +264,7 @@ def test_a_number_that_does_not_vary_is_centred_and_not_blown_up():
 def test_actions_that_are_all_one_have_finite_similarities():
     features = BlockwiseFeatures(4, 4, n_blocks=2)
     one = np.random.default_rng(0).random(4).astype(np.float32)
-    features.see(np.tile(one, (1, 20, 1)), None)
+    see_actions(features, np.tile(one, (1, 20, 1)))
     th.testing.assert_close(features.similarities(th.rand(3, 4), th.as_tensor(one).expand(3, 4)), th.zeros(3, 2))
     assert features.similarities(th.rand(3, 4), th.zeros(3, 4)).abs().max() <= 1
 
@@ -197,9 +274,9 @@ def test_without_a_table_similarities_are_centred_on_the_distinct_candidates_see
     table = rng.normal(1.0, 1.0, size=(40, 4)).astype(np.float32)
     shown, fitted = BlockwiseFeatures(4, 4, n_blocks=2), BlockwiseFeatures(4, 4, n_blocks=2)
     for _ in range(3):  # the same again says nothing new
-        shown.see(table[:20].reshape(4, 5, 4), None)
+        see_actions(shown, table[:20].reshape(4, 5, 4))
     assert shown.version == 1
-    shown.see(table[20:].reshape(4, 5, 4), None)
+    see_actions(shown, table[20:].reshape(4, 5, 4))
     assert shown.version == 2
     fitted.fit(table)
 
@@ -213,13 +290,14 @@ def test_features_settle_after_what_was_kept_or_looked_at(monkeypatch):
         monkeypatch.setattr(SeenActions, "CAPACITY", 100)
         monkeypatch.setattr(SeenActions, "LOOKED_AT", 150)
         monkeypatch.setattr(SeenPairs, "CAPACITY", 50)
+        monkeypatch.setattr(PairResiduals, "CAPACITY", 50)
         features = blockwise_with_pairs()
         for step in range(1, 40):
-            features.see(known(), rng.random((1, 5, 2), np.float32))
+            features.see(np.ones((1, 4), np.float32), known(), rng.random((1, 5, 2), np.float32))
             assert features.settled == (step >= together)
         state, action, pairs = th.rand(3, 4), th.rand(3, 4), th.rand(3, 2)
         before, version = features(state, action, pairs), features.version
-        features.see(known() + 5, 9 + rng.random((1, 5, 2), np.float32))
+        features.see(np.ones((1, 4), np.float32), known() + 5, 9 + rng.random((1, 5, 2), np.float32))
         assert features.version == version and th.equal(before, features(state, action, pairs))
 
 
@@ -230,7 +308,7 @@ def test_with_a_table_candidates_move_nothing():
     assert not features.settled  # pairs are to come
     action = th.rand(1, 4)
     before = features.similarities(th.ones(1, 4), action), features.version
-    features.see(np.ones((1, 5, 4), np.float32), None)
+    see_actions(features, np.ones((1, 5, 4), np.float32))
     assert (th.equal(before[0], features.similarities(th.ones(1, 4), action)), features.version) == (True, before[1])
 
 
@@ -248,7 +326,7 @@ def test_what_features_have_seen_is_restored_to_the_bit_and_goes_on_alike():
     rng = np.random.default_rng(0)
 
     def shown(n):
-        return rng.random((n, 5, 4), np.float32), rng.random((n, 5, 2), np.float32)
+        return rng.random((n, 4), np.float32), rng.random((n, 5, 4), np.float32), rng.random((n, 5, 2), np.float32)
 
     first, second = blockwise_with_pairs(), blockwise_with_pairs()
     for _ in range(3):
@@ -256,7 +334,7 @@ def test_what_features_have_seen_is_restored_to_the_bit_and_goes_on_alike():
     state = first.get_state()
     kept = {name: value.clone() for name, value in state.items()}
     second.set_state(state)
-    later = [shown(2) for _ in range(9)]
+    later = [shown(2) for _ in range(30)]
     asked = th.rand(7, 4), th.rand(7, 4), th.rand(7, 2)
     for batch in later:
         assert th.equal(first(*asked), second(*asked)) and first.version == second.version

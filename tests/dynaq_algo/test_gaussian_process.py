@@ -30,7 +30,12 @@ class Pairs:
         self.state, self.action = (th.as_tensor(rng.normal(size=(n, 6)), dtype=th.float32) for _ in range(2))
         self.pairs = th.as_tensor(rng.random((n, p)), dtype=th.float32) if p else None
         if p:
-            self.features.see(None, np.asarray(self.pairs)[None])
+            self.show(self.pairs[None])
+
+    def show(self, pairs):
+        """Shows numbers (m, n, p), each row as those of the n pairs."""
+        state = np.ones((len(pairs), 6), np.float32)
+        self.features.see(state, self.action.expand(len(pairs), -1, -1), np.asarray(pairs))
 
     @property
     def inputs(self):
@@ -50,7 +55,7 @@ class Pairs:
         return mean[:, 0], spread[:, 0]
 
 
-def by_hand(asked, rows, reward, noise, prior=PRIOR, scales=SCALES):
+def by_hand(asked, rows, reward, noise, prior=PRIOR, scales=SCALES, residual_pairs=False):
     """Posterior mean and covariance by Rasmussen and Williams (2.25) and (2.26), written out once more, in float64."""
     features = asked.features
     vectors = [np.asarray(features.centred(part.double())) for part in (asked.state, asked.action)]
@@ -59,6 +64,8 @@ def by_hand(asked, rows, reward, noise, prior=PRIOR, scales=SCALES):
     f = np.asarray(features.similarities(asked.state.double(), asked.action.double()))
     z = np.zeros((len(f), 0)) if asked.pairs is None else np.asarray(features.scaled(asked.pairs.double()))
     means = np.concatenate([f, z], axis=1) @ np.pad(prior, (0, f.shape[1] + z.shape[1] - len(prior)))
+    if residual_pairs:
+        z = np.asarray(features.residuals(th.as_tensor(f), th.as_tensor(z)))
     v = {part: scale**2 for part, scale in {**DEFAULT_SCALES, **scales}.items()}
     k = v["constant"] + v["similarity"] * f @ f.T + v["pairs"] * z @ z.T + v["trust"] * np.outer(means, means)
     k = k + v["action"] * a + v["state"] * s + v["bilinear"] * s * a + v["quadratic"] * (s * a) ** 2
@@ -71,7 +78,16 @@ def by_hand(asked, rows, reward, noise, prior=PRIOR, scales=SCALES):
 
 
 @pytest.mark.parametrize("p", [0, 3])
-@pytest.mark.parametrize("doubt", [{}, {"spike_slab": True}, {"spike_slab": True, "learn_pair_scale": True}])
+@pytest.mark.parametrize(
+    "doubt",
+    [
+        {},
+        {"spike_slab": True},
+        {"spike_slab": True, "learn_pair_scale": True},
+        {"residual_pairs": True},
+        {"spike_slab": True, "learn_pair_scale": True, "residual_pairs": True},
+    ],
+)
 def test_a_whole_catalogue_has_the_means_that_each_pair_has_alone(monkeypatch, p, doubt):
     known = Pairs(40, p)
     prior = [*PRIOR, *PAIRS_PRIOR] if p else PRIOR
@@ -377,7 +393,7 @@ def test_what_is_known_is_computed_anew_where_the_scale_of_features_changes():
     model.observe(*asked.of(range(20)), th.as_tensor(reward[:20]))
     before = asked.ask(model)[0]
 
-    asked.features.see(None, 2 * np.random.default_rng(5).random((2, 60, 3), np.float32))
+    asked.show(2 * np.random.default_rng(5).random((2, 60, 3), np.float32))
     mean, spread = asked.ask(model)
     wanted, covariance = by_hand(asked, range(20), reward[:20], 0.4, PRIOR + PAIRS_PRIOR)
     assert (mean - before).abs().max() > 0.05
@@ -395,7 +411,7 @@ def test_the_scale_of_features_may_change_before_the_first_reward():
     asked = Pairs(9, 3)
     model = GaussianProcess(asked.features, prior=PRIOR + PAIRS_PRIOR, scales=SCALES)
     asked.ask(model)
-    asked.features.see(None, np.random.default_rng(5).random((2, 9, 3), np.float32))
+    asked.show(np.random.default_rng(5).random((2, 9, 3), np.float32))
     wanted, _ = by_hand(asked, [], np.zeros(0), 0.4, PRIOR + PAIRS_PRIOR)
     np.testing.assert_allclose(asked.ask(model)[0], wanted, atol=1e-4)
 

@@ -107,7 +107,8 @@ def test_a_separable_first_layer_sees_each_vector_once(monkeypatch):
 )
 def test_a_network_reads_pairs_the_same_by_row_by_decision_and_by_distinct_vectors(features):
     th.manual_seed(0)
-    features.see(None, np.random.default_rng(0).random((1, 30, 2), np.float32))
+    rng = np.random.default_rng(0)
+    features.see(rng.random((1, 3), np.float32), rng.random((1, 30, 2), np.float32), rng.random((1, 30, 2), np.float32))
     network = PairNetwork(features, [8, 8])
     states, actions, numbers = th.randn(3, 3), th.randn(4, 2), th.rand(20, 2)
     state_row, action_row = th.randint(3, (20,)), th.randint(4, (20,))

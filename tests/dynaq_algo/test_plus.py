@@ -29,7 +29,7 @@ def test_it_is_the_class_with_the_settings_that_its_page_names():
     assert isinstance(model.world_model, GaussianProcess)
     assert model.world_model.spike_slab
     # Each number of the settings reaches the model, and the others keep their defaults.
-    scales = {"constant": 1.0, "similarity": 0.03, "pairs": 0.1, "trust": 0.0, "state": 0.15, "same_state": 0.2}
+    scales = {"constant": 1.0, "similarity": 0.03, "pairs": 0.06, "trust": 0.0, "state": 0.15, "same_state": 0.2}
     assert scales.items() <= model.world_model.scales.items()
     assert model.world_model.scales["bilinear"] == GaussianProcess(model.policy.features).scales["bilinear"]
     assert (model.world_model.noise, model.world_model.prior.tolist()) == (0.3, pytest.approx([0.1]))
@@ -130,18 +130,26 @@ def test_without_a_table_similarities_are_centred_on_the_candidates_seen(n_envs)
     ],
     ids=["plus", "Gaussian process", "linear"],
 )
-def test_the_scale_of_pairs_comes_from_the_environments_sample(features_of):
-    sample = np.random.default_rng(0).normal([3.0, -1.0], [0.5, 20.0], size=(50, 2)).astype(np.float32)
+def test_the_scale_of_inputs_comes_from_the_environments_sample(features_of):
+    rng = np.random.default_rng(0)
+    space = make_toy(pairs=True).observation_space
+    sample = {key: rng.normal(3.0, 2.0, size=(50, *entry.shape)).astype("f4") for key, entry in space.spaces.items()}
 
     def learned(offered):
         env = make_toy(pairs=True)
-        env.unwrapped.pair_sample = offered
-        return features_of(env)._pairs
+        env.unwrapped.observation_sample = offered
+        return features_of(env)
 
-    np.testing.assert_allclose(learned(sample).mean, sample.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(learned(sample.tolist()).deviation, sample.std(axis=0), rtol=1e-5)
-    for of_other_pairs in (sample[:, :1], sample[:0], None, 3.0):
-        assert learned(of_other_pairs).is_empty
+    as_lists = {key: values.tolist() for key, values in sample.items()}
+    for features in (learned(sample), learned(as_lists)):
+        assert features.settled
+        np.testing.assert_allclose(features._pairs.mean, sample["pairs"].mean(axis=(0, 1)), rtol=1e-5)
+        np.testing.assert_allclose(features._centre, sample["candidates"].mean(axis=(0, 1)), rtol=1e-5)
+    one = {key: values[0] for key, values in sample.items()}
+    empty = {key: values[:0] for key, values in sample.items()}
+    of_other_pairs = sample | {"pairs": sample["pairs"][..., :1]}
+    for not_usable in (one, empty, of_other_pairs, {"pairs": sample["pairs"]}, None, 3.0):
+        assert learned(not_usable)._pairs.is_empty
 
 
 def test_the_first_decision_is_centred_already():

@@ -94,7 +94,8 @@ def answered(n=60, seed=0, reward=lambda z: 0.2 * z[:, 0], sources=("right", "wr
     rng = np.random.default_rng(seed)
     features = BlockwiseFeatures(6, 6, n_pairs=3)
     features.fit(rng.normal(size=(50, 6)))
-    features.fit_pairs(rng.random((1_000, 3)).astype(np.float32))
+    numbers = rng.random((1_000, 3)).astype(np.float32)
+    features.fit_sample(np.ones((1, 6), np.float32), np.ones((1, 1_000, 6), np.float32), numbers[None])
     state, action = (th.as_tensor(rng.normal(size=(n, 6)), dtype=th.float32) for _ in range(2))
     pairs = th.as_tensor(rng.random((n, 3)), dtype=th.float32)
     model = GaussianProcess(
@@ -124,7 +125,7 @@ def test_a_half_right_source_is_not_trusted_for_what_similarities_explain(scales
     state, action = (th.as_tensor(rng.normal(size=(60, 6)), dtype=th.float32) for _ in range(2))
     fit = features.of_blocks(state, action).sum(dim=1)
     pairs = (fit + fit.std() * th.as_tensor(rng.normal(size=60))).unsqueeze(1).float()
-    features.fit_pairs(pairs.numpy())
+    features.fit_sample(state.numpy(), action[:, None], pairs[:, None].numpy())
     model = GaussianProcess(features, scales=scales, prior_sources=["half"], pair_names=["half"])
     model.observe(state, action, pairs, 0.2 * fit)
 

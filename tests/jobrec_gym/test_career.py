@@ -367,7 +367,10 @@ def test_pair_features_without_progress_are_those_of_who_begins():
     assert env.pair_feature_names == ("levels_above", "job_level", "seniority")
     obs, info = env.reset(seed=0)
     assert_same(env.pair_features(np.array(info["applicant_id"]), info["candidate_ids"]), obs["pairs"])
-    assert env.pair_sample.shape == (5000, 3)
+    sample = env.observation_sample
+    assert sample in gym.vector.utils.batch_space(env.observation_space, len(sample["applicant"]))
+    begun = [env.reset(seed=seed)[0]["progress"].tolist() for seed in range(30)]
+    assert all(row in sample["progress"].tolist() for row in begun)
     imagined = env.pair_features(np.array([[0]]), np.arange(60), np.array([[[1.0, 0.0, 0.5]]]))
     np.testing.assert_allclose(imagined[0, :, 0], (env.dynamics.job_levels - 5) / 4)
     assert (imagined[0, :, 0] <= 0).all() and env.observation_space["pairs"].low.min(axis=0).tolist() == [-1, -1, 0]

@@ -182,14 +182,14 @@ def test_dynamics_of_ones_own_are_named_by_module_and_class(monkeypatch, n):
 
 @pytest.mark.parametrize("vector", [False, True])
 @pytest.mark.parametrize("dynamics", [{"type": "static"}, Trust()], ids=["static", "own"])
-def test_where_no_pairs_are_observed_their_sample_is_empty(dynamics, vector):
-    def sample(**kwargs):
+def test_a_sample_has_the_entries_of_an_observation(dynamics, vector):
+    for kwargs in ({}, {"pair_features": ("seniority",)}):
         make = partial(gym.make_vec, num_envs=2) if vector else gym.make
-        return make("JobRecCareer-v0", **SMALL, **kwargs).unwrapped.pair_sample
-
-    assert sample(dynamics=dynamics).shape == (0, 0)
-    assert sample(dynamics=dynamics).dtype == np.float32
-    assert sample(dynamics=dynamics, pair_features=("seniority",)).shape == (5000, 1)
+        env = make("JobRecCareer-v0", **SMALL, dynamics=dynamics, **kwargs)
+        space = env.single_observation_space if vector else env.observation_space
+        sample = env.unwrapped.observation_sample
+        assert sample in gym.vector.utils.batch_space(space, len(sample["applicant"]))
+        assert ("pairs" in sample) == bool(kwargs)
 
 
 class Strikes:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from test_vector import assert_same
 
 from jobrec_gym.env import JobRecEnv
 from jobrec_gym.market import LabourMarket, Population, SkillLists, load_market
@@ -153,41 +154,54 @@ def test_pairs_are_the_same_in_whatever_chunk_they_stand(monkeypatch, market):
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "n_rows"),
+    ("kwargs", "n", "k"),
     [
-        ({"market": "default", "num_candidates": 20}, 20_000),
-        ({"market": "default", "num_candidates": 500}, 20_000),
-        ({"num_candidates": 1}, 1_000),
+        ({"market": "default", "num_candidates": 20}, 1_000, 20),
+        ({"market": "default", "num_candidates": 500, "observation": "features"}, 40, 500),
+        ({"num_candidates": 1, "repeats": False}, 1_000, 1),
     ],
 )
-def test_a_sample_says_how_pairs_are_spread_and_plays_nothing(kwargs, n_rows):
+def test_a_sample_of_observations_shows_their_scale_and_plays_nothing(kwargs, n, k):
     env, twin = make(**kwargs), make(**kwargs)
     for one in (env, twin):
         one.reset(seed=3)
-    sample = env.unwrapped.pair_sample
-    assert (sample.shape, sample.dtype) == ((n_rows, 3), np.float32)
+    sample = env.unwrapped.observation_sample
+    assert sample["pairs"].shape == (n, k, 3)
+    space = gym.vector.utils.batch_space(env.observation_space, n)
+    assert sample in space
     np.testing.assert_array_equal(env.step(0)[0]["pairs"], twin.step(0)[0]["pairs"])
-    np.testing.assert_array_equal(env.unwrapped.pair_sample, sample)
+    assert_same(env.unwrapped.observation_sample, sample)
     envs = gym.make_vec(
         "JobRec-v0",
         num_envs=2,
         vectorization_mode="vector_entry_point",
         **{**SMALL, "pair_features": NAMES, **kwargs},
     )
-    np.testing.assert_array_equal(envs.unwrapped.pair_sample, sample)
+    assert_same(envs.unwrapped.observation_sample, sample)
 
-    if n_rows == 20_000:
+    if k > 1:
         rng, market = np.random.default_rng(0), env.unwrapped.market
         rows = (rng.choice(side.rows("train"), 20_000) for side in (market.applicants, market.jobs))
         every = env.unwrapped.pair_features(*rows)
-        np.testing.assert_allclose(sample.mean(axis=0), every.mean(axis=0), rtol=0.15)
-        np.testing.assert_allclose(sample.std(axis=0), every.std(axis=0), rtol=0.15)
+        flat = sample["pairs"].reshape(-1, 3)
+        np.testing.assert_allclose(flat.mean(axis=0), every.mean(axis=0), rtol=0.15)
+        np.testing.assert_allclose(flat.std(axis=0), every.std(axis=0), rtol=0.15)
 
 
-def test_a_sample_is_of_what_the_sampler_shows_and_empty_without_pair_features():
-    near, uniform = (make(candidate_sampler=name).unwrapped.pair_sample for name in ("retrieval", "uniform"))
-    assert near[:, 0].mean() > 2 * uniform[:, 0].mean()
-    assert len(gym.make("JobRec-v0").unwrapped.pair_sample) == 0
+def test_the_pairs_of_a_sample_are_those_of_its_applicants_and_candidates():
+    env = make(num_candidates=7, observation="ids", split="all", job_split="all")
+    sample, market = env.unwrapped.observation_sample, env.unwrapped.market
+    people = (sample["applicant"][:, None] == market.applicants.vectors).all(axis=2).argmax(axis=1)
+    asked = env.unwrapped.pair_features(people[:, None], sample["candidates"])
+    np.testing.assert_array_equal(asked, sample["pairs"])
+
+
+def test_a_sample_is_of_what_the_sampler_shows_and_has_no_pairs_without_pair_features():
+    near, uniform = (
+        make(candidate_sampler=name).unwrapped.observation_sample["pairs"] for name in ("retrieval", "uniform")
+    )
+    assert near[..., 0].mean() > 2 * uniform[..., 0].mean()
+    assert set(gym.make("JobRec-v0").unwrapped.observation_sample) == {"applicant", "candidates"}
 
 
 def test_an_algorithm_finds_the_method_through_sb3():

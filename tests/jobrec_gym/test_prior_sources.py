@@ -51,7 +51,7 @@ def test_sources_stand_behind_the_features_in_the_order_in_which_they_are_named(
     np.testing.assert_allclose(obs["pairs"][:, 2], (person + jobs) / 200, rtol=1e-6)
     np.testing.assert_allclose(obs["pairs"][:, 3], (1 + market.cosine(np.repeat(person, 20), jobs)) / 2, rtol=1e-6)
     assert env.prior_sources["cosine"] == "cosine" and "function" in env.prior_sources["f"]
-    assert env.pair_sample.shape[1] == 4
+    assert env.observation_sample["pairs"].shape[2] == 4
 
 
 def test_a_table_is_brought_to_the_unit_interval_and_says_its_middle_where_it_says_nothing(market, table):
@@ -80,7 +80,8 @@ def test_less_the_mean_of_the_job_all_jobs_are_liked_alike(market, table):
 def test_a_live_model_is_asked_of_what_is_shown_and_of_nothing_else(market):
     live = Live()
     env = gym.make("JobRec-v0", market=market, prior_sources={"model": live}, num_candidates=6)
-    assert env.unwrapped.pair_sample.shape == (0, 1) and not live.asked
+    sample = env.unwrapped.observation_sample
+    assert (sample["pairs"].shape, sample["applicant"].shape) == ((0, 6, 1), (0, 768)) and not live.asked
 
     obs, info = env.reset(seed=0)
     shown = [(info["applicant_id"], job) for job in info["candidate_ids"].tolist()]
