@@ -838,12 +838,15 @@ class _CosineFeatures(_LinearBlocks):
         """The action, the product of state and action, and their cosine."""
         s, a = self.shared(state, action)
         centred = self.centred(a) / self._spread
-        mean, deviation = self._cosine
-        cosine = (F.cosine_similarity(s, a, dim=-1).unsqueeze(-1) - mean) / deviation
         # If s and a have unit length, `s * a` sums up to the cosine. The factor gives the products a spread like that
         # of the other features.
         product = s * a * (self.shared_dim**0.5 / 2)
-        return th.cat([centred, action[..., self.shared_dim :], product, cosine], dim=-1)
+        return th.cat([centred, action[..., self.shared_dim :], product, self.of_blocks(s, a)], dim=-1)
+
+    def of_blocks(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """The cosine as the only similarity: (..., shared_dim), (..., shared_dim) -> (..., 1)."""
+        mean, deviation = self._cosine
+        return (F.cosine_similarity(state, action, dim=-1).unsqueeze(-1) - mean) / deviation
 
     def get_state(self) -> dict[str, th.Tensor]:
         """The actions and pairs that were seen, and the scales of actions and cosines."""

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, load_env_creator, parse_env_id
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorObservationWrapper
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
@@ -355,17 +355,30 @@ def table_of(env: VecEnv) -> np.ndarray | None:
 
 
 def observation_sample_of(env: VecEnv, layout: CandidateLayout) -> DecisionBatch | None:
-    """The environments' attribute `observation_sample`, a batch of observations (n, ...) of which nobody was asked.
+    """The environments' attribute `observation_sample`: n decisions that show the scale of an observation's numbers.
 
-    None if they have none, if it is empty, or if it does not have the entries and shapes of their observations. An
-    observation wrapper may have changed those.
+    None if they have no such attribute, if it is empty or does not have the entries and shapes of their observations,
+    or if an observation wrapper changes observations, because the sample does not pass through wrappers.
     """
+    if _changes_observations(env):
+        return None
     sample = attribute_of(env, "observation_sample")
     try:
         is_usable = sample is not None and layout.is_batch(sample) and len(sample[CANDIDATES]) > 0
         return layout.read(sample) if is_usable else None
     except ValueError:
         return None
+
+
+def _changes_observations(env: VecEnv) -> bool:
+    """Whether an observation wrapper of Gymnasium is around the first environment."""
+    if isinstance(env.unwrapped, GymnasiumVecEnv):
+        vector_env = env.unwrapped.vector_env
+        if any(env.unwrapped.env_is_wrapped(VectorObservationWrapper)):
+            return True
+        within = vector_env.unwrapped
+        return isinstance(within, SyncVectorEnv) and is_wrapped(within.envs[0], gym.ObservationWrapper)
+    return any(env.env_is_wrapped(gym.ObservationWrapper, indices=0))
 
 
 def attribute_of(env: VecEnv, name: str) -> Any:

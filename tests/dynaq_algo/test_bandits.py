@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from toy import N_ACTIONS, N_CANDIDATES, N_PAIRS, ToyEnv, ToyVectorEnv, action_table, make_toy
 
 from dynaq_algo import Bandit, DynaQ, GaussianProcessBandit, LinearBandit
-from dynaq_algo.features import SeenActions, SeenPairs
+from dynaq_algo.features import PairResiduals, SeenActions, SeenPairs
 from dynaq_algo.validity import NothingLearned
 
 CLASSES = {
@@ -65,9 +65,10 @@ def regression(features, rewards, prior_mean, prior_std, noise):
     return mean, np.linalg.inv(precision)
 
 
+@pytest.mark.parametrize("residual_pairs", [True, False])
 @pytest.mark.parametrize("ids", [True, False])
 @pytest.mark.parametrize("similarities", ["cosine", "blocks"])
-def test_the_posterior_is_that_of_bayesian_regression(similarities, ids):
+def test_the_posterior_is_that_of_bayesian_regression(similarities, ids, residual_pairs):
     bandit = LinearBandit(
         make_toy(ids=ids, pairs=True),
         noise=0.5,
@@ -75,7 +76,8 @@ def test_the_posterior_is_that_of_bayesian_regression(similarities, ids):
         constant_std=0.7,
         pairs_std=0.4,
         cosine_prior=0.3,
-        pairs_prior=[0.2, -0.1],
+        pairs_prior=[0.0, -0.1],
+        residual_pairs=residual_pairs,
         similarities=similarities,
         n_blocks=3,
     )
@@ -93,13 +95,35 @@ def test_the_posterior_is_that_of_bayesian_regression(similarities, ids):
     n_weighed = (1 if similarities == "cosine" else 3) + N_PAIRS
     assert features.shape == (60, N_CANDIDATES, 1 + 3 + 3 + n_weighed)
     prior_mean, prior_std = np.zeros(features.shape[2]), np.full(features.shape[2], 0.2)
-    prior_mean[-n_weighed:], prior_mean[-2:] = 0.3, [0.2, -0.1]
+    prior_mean[-n_weighed:], prior_mean[-2:] = 0.3, [0.0, -0.1]
     prior_std[0], prior_std[-2:] = 0.7, 0.4
     mean, covariance = regression(features[np.arange(60), actions], rewards, prior_mean, prior_std, 0.5)
     assert version >= 4
     np.testing.assert_allclose(bandit._mean, mean, atol=1e-8)
     np.testing.assert_allclose(bandit._covariance, covariance, atol=1e-8)
     np.testing.assert_allclose(scores, features @ mean, atol=1e-8)
+
+
+@pytest.mark.parametrize("similarities", ["cosine", "blocks"])
+def test_residuals_stand_for_the_numbers_whose_weight_has_no_prior_mean(similarities):
+    obs, earned = shown(40, pairs=True)
+    n_blocks = 1 if similarities == "cosine" else 3
+    own = {"similarities": similarities, "n_blocks": 3}
+
+    def inputs(**arguments):
+        bandit = LinearBandit(make_toy(ids=True, pairs=True), **own, **arguments)
+        bandit.observe(obs, np.zeros(40, int), earned[:, 0])
+        return bandit.linear_features(obs)[..., -n_blocks - N_PAIRS :].reshape(-1, n_blocks + N_PAIRS)
+
+    raw = inputs()
+    np.testing.assert_array_equal(inputs(residual_pairs=True, pairs_prior=[0.1, 0.2]), raw)
+    for prior, is_left in ((None, [True, True]), ([0.1, 0.0], [False, True])):
+        found = inputs(residual_pairs=True, pairs_prior=prior)
+        for number, (left, column) in enumerate(zip(is_left, range(n_blocks, n_blocks + N_PAIRS), strict=True)):
+            assert np.array_equal(found[:, column], raw[:, column]) != left, number
+    likeness, left = found[:, :n_blocks], found[:, -1]
+    np.testing.assert_allclose((likeness - likeness.mean(axis=0)).T @ left / len(left), 0, atol=1e-5)
+    assert left.std() == pytest.approx(1, abs=1e-5)
 
 
 def test_cosine_features_are_a_constant_the_action_the_product_and_the_standardised_cosine():
@@ -435,7 +459,8 @@ def test_an_observation_that_the_caller_writes_into_changes_nothing():
 
 def test_it_forgets_what_it_learned_from_once_its_features_are_settled(monkeypatch):
     monkeypatch.setattr(SeenActions, "LOOKED_AT", 10 * N_CANDIDATES)
-    monkeypatch.setattr(SeenPairs, "CAPACITY", 20 * N_CANDIDATES)
+    for counted in (SeenPairs, PairResiduals):
+        monkeypatch.setattr(counted, "CAPACITY", 20 * N_CANDIDATES)
     bandit = make("linear", make_toy(pairs=True)).learn(19)
     assert len(bandit._rewards) == 19
     bandit.learn(1, reset_num_timesteps=False)

@@ -33,9 +33,11 @@ class Pairs:
             self.show(self.pairs[None])
 
     def show(self, pairs):
-        """Shows numbers (m, n, p), each row as those of the n pairs."""
-        state = np.ones((len(pairs), 6), np.float32)
-        self.features.see(state, self.action.expand(len(pairs), -1, -1), np.asarray(pairs))
+        """Shows the n pairs m times, with numbers (m, n, p)."""
+        m, n, p = pairs.shape
+        self.features.see(
+            self.state.repeat(m, 1), self.action.repeat(m, 1)[:, None], np.asarray(pairs).reshape(m * n, 1, p)
+        )
 
     @property
     def inputs(self):
@@ -138,6 +140,48 @@ def test_the_posterior_is_the_textbooks_and_repeats_are_further_rewards(p):
         np.testing.assert_allclose(mean, wanted, atol=1e-4)
         np.testing.assert_allclose(spread, np.sqrt(np.diag(covariance)), atol=1e-4)
     np.testing.assert_array_equal(model(asked.inputs, with_spread=False)[0], model(asked.inputs)[0])
+
+
+def test_with_residuals_the_posterior_is_the_textbooks_for_the_residuals():
+    asked = Pairs(20, 3)
+    # The first number goes with the similarities; the prior mean of all numbers stays that of the numbers themselves.
+    asked.pairs[:, 0] = asked.similarities.sum(dim=1)
+    asked.show(asked.pairs.repeat(3, 1, 1))
+    prior, rows = PRIOR + PAIRS_PRIOR, [*range(12), 3]
+    reward = np.random.default_rng(1).normal(size=len(rows))
+    raw, left = (
+        GaussianProcess(asked.features, prior=prior, scales=SCALES, noise=0.4, residual_pairs=choice)
+        for choice in (False, True)
+    )
+    for model in (raw, left):
+        model.observe(*asked.of(rows), th.as_tensor(reward))
+        wanted, covariance = by_hand(asked, rows, reward, 0.4, prior, residual_pairs=model.residual_pairs)
+        for mean, spread in (model(asked.inputs), asked.ask(model)):
+            np.testing.assert_allclose(mean, wanted, atol=1e-4)
+            np.testing.assert_allclose(spread, np.sqrt(np.diag(covariance)), atol=1e-4)
+    assert (asked.ask(raw)[0] - asked.ask(left)[0]).abs().max() > 0.05
+
+
+def test_a_number_that_tells_what_the_similarity_tells_takes_its_weight():
+    """A reward that depends on a number alone, where the prior knows only the similarity that goes with this number."""
+    asked, rng = Pairs(400, 1), np.random.default_rng(3)
+    fit = np.asarray(asked.similarities.sum(dim=1))
+    asked.pairs = th.as_tensor(0.7 * fit / fit.std() + 0.7 * rng.normal(size=400), dtype=th.float32).unsqueeze(1)
+    asked.show(asked.pairs[None].repeat(3, 1, 1))
+    told = 0.3 * asked.features.scaled(asked.pairs)[:, 0]
+    slope = float(np.polyfit(fit, told, 1)[0])  # what the similarities are worth where nothing else is known
+    alike = asked.similarities.mean(dim=0).expand(2, -1) + th.tensor([[-0.5, -0.5], [0.5, 0.5]])
+
+    def weight_of_similarity(**kwargs):
+        model = GaussianProcess(asked.features, [slope, slope], {"trust": 0.0, "pairs": 0.3}, **kwargs)
+        model.observe(*asked.of(range(60)), told[:60])
+        linear = th.cat([alike, th.zeros(2, 1)], dim=1)  # the same number, another similarity
+        inputs = th.cat([asked.inputs[:1, : -linear.shape[1]].expand(2, -1), linear], dim=1)
+        low, high = model(inputs)[0].tolist()
+        return high - low
+
+    assert slope > 0.1
+    assert abs(weight_of_similarity(residual_pairs=True)) < 0.4 * abs(weight_of_similarity())
 
 
 @pytest.mark.parametrize("p", [0, 3])
@@ -438,11 +482,17 @@ def test_its_state_restores_it_to_the_bit(fitted):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"noise": 0.9}, {"scales": {**SCALES, "action": 0.5}}, {"prior": [-0.3, 0.2]}, {"max_pairs": 7}],
+    [
+        {"noise": 0.9},
+        {"scales": {**SCALES, "action": 0.5}},
+        {"prior": [-0.3, 0.2]},
+        {"max_pairs": 7},
+        {"residual_pairs": True},
+    ],
     ids=str,
 )
 def test_other_arguments_hold_for_the_rewards_that_were_saved(changed):
-    asked = Pairs(60)
+    asked = Pairs(60, 3)
     given = {"prior": PRIOR, "scales": SCALES, "noise": 0.4, "max_pairs": 30}
     saved, wanted, loaded = (GaussianProcess(asked.features, **{**given, **c}) for c in ({}, changed, changed))
     said = list(history(asked, 150, latest=5))
@@ -453,7 +503,8 @@ def test_other_arguments_hold_for_the_rewards_that_were_saved(changed):
     loaded.set_extra_state(saved.get_extra_state())
     for rest in (said[-4:-2], said[-2:], []):
         assert loaded.n_pairs == wanted.n_pairs == loaded._n_used == loaded.max_pairs
-        found, right = (model.joint(asked.state[0], asked.action[:9]) for model in (loaded, wanted))
+        asked_for = asked.state[0], asked.action[:9], asked.pairs[:9]
+        found, right = (model.joint(*asked_for) for model in (loaded, wanted))
         for mine, theirs in zip(found, right, strict=True):
             np.testing.assert_allclose(mine, theirs, atol=1e-9)
         for answers, reward in rest:

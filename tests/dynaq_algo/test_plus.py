@@ -152,6 +152,44 @@ def test_the_scale_of_inputs_comes_from_the_environments_sample(features_of):
         assert learned(not_usable)._pairs.is_empty
 
 
+class Doubled(gym.ObservationWrapper):
+    def observation(self, observation):
+        return observation | {"pairs": 2 * observation["pairs"]}
+
+
+def offering(env):
+    space = env.observation_space
+    env.unwrapped.observation_sample = {key: np.ones((5, *entry.shape), "f4") for key, entry in space.spaces.items()}
+    return env
+
+
+@pytest.mark.parametrize("is_changed", [True, False])
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda make: make(),
+        lambda make: DummyVecEnv([make]),
+        lambda make: gym.vector.SyncVectorEnv([make], autoreset_mode=gym.vector.AutoresetMode.SAME_STEP),
+    ],
+    ids=["single", "DummyVecEnv", "SyncVectorEnv"],
+)
+def test_a_sample_is_not_used_where_a_wrapper_changes_observations(around, is_changed):
+    def make():
+        env = offering(make_toy(pairs=True))
+        return Doubled(env) if is_changed else env
+
+    assert plus(around(make)).policy.features.settled != is_changed
+
+
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_a_sample_is_not_used_where_a_wrapper_of_a_native_vector_changes_observations(is_changed):
+    envs = ToyVectorEnv(2, pairs=True)
+    envs.observation_sample = offering(make_toy(pairs=True)).unwrapped.observation_sample
+    if is_changed:
+        envs = gym.wrappers.vector.TransformObservation(envs, lambda obs: obs | {"pairs": 2 * obs["pairs"]})
+    assert plus(envs).policy.features.settled != is_changed
+
+
 def test_the_first_decision_is_centred_already():
     model = plus()
     assert model.policy.features.version == 0
