@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, load_env_creator, parse_env_id
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorObservationWrapper
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
@@ -373,10 +373,8 @@ def observation_sample_of(env: VecEnv, layout: CandidateLayout) -> DecisionBatch
 def _changes_observations(env: VecEnv) -> bool:
     """Whether an observation wrapper of Gymnasium is around the first environment."""
     if isinstance(env.unwrapped, GymnasiumVecEnv):
-        vector_env = env.unwrapped.vector_env
-        if any(env.unwrapped.env_is_wrapped(VectorObservationWrapper)):
-            return True
-        within = vector_env.unwrapped
+        # Gymnasium's own observation wrappers of vectors do not take the autoreset mode that is needed here.
+        within = env.unwrapped.vector_env.unwrapped
         return isinstance(within, SyncVectorEnv) and is_wrapped(within.envs[0], gym.ObservationWrapper)
     return any(env.env_is_wrapped(gym.ObservationWrapper, indices=0))
 

@@ -181,15 +181,6 @@ def test_a_sample_is_not_used_where_a_wrapper_changes_observations(around, is_ch
     assert plus(around(make)).policy.features.settled != is_changed
 
 
-@pytest.mark.parametrize("is_changed", [True, False])
-def test_a_sample_is_not_used_where_a_wrapper_of_a_native_vector_changes_observations(is_changed):
-    envs = ToyVectorEnv(2, pairs=True)
-    envs.observation_sample = offering(make_toy(pairs=True)).unwrapped.observation_sample
-    if is_changed:
-        envs = gym.wrappers.vector.TransformObservation(envs, lambda obs: obs | {"pairs": 2 * obs["pairs"]})
-    assert plus(envs).policy.features.settled != is_changed
-
-
 def test_the_first_decision_is_centred_already():
     model = plus()
     assert model.policy.features.version == 0
