@@ -281,9 +281,10 @@ class CandidateAlgorithm(DQN):
             )
         layout = CandidateLayout(env.observation_space, env.action_space)
         if layout.has_mask != self.policy.layout.has_mask:
+            an, one = ("an", "one") if self.policy.layout.has_mask else ("no", "none")
             raise ValueError(
-                f"`env` must show {'an' if self.policy.layout.has_mask else 'no'} `action_mask`, as the environment so "
-                "far. `DynaQ.load(path, env=env)` takes both: save the agent, and load it there."
+                f"`env` must show {an} `action_mask`, because the environment so far shows {one}. `DynaQ.load(path, "
+                "env=env)` takes environments with and without a mask: save the agent, and load it there."
             )
         table, is_given = self.action_table, self.action_features is not None
         shown_table = None if table is None else table_of(env)

@@ -438,9 +438,9 @@ class LinearBandit(_VectorBandit):
             similarities, and columns of `pairs`, each optionally with the prior mean of its weight. The prior standard
             deviation of that weight is as large as the prior mean, so 0 and twice the mean are one standard deviation
             away. Answers can then change how far a source is trusted, see :meth:`source_trust`.
-        residual_pairs: Whether the inputs are what the similarities do not predict of each number of `pairs`, see
-            :meth:`~dynaq_algo.features.BlockwiseFeatures.residuals`, in place of the number itself. A number whose
-            weight has a prior mean stays what it is.
+        residual_pairs: Whether each number of `pairs` is replaced by its residual: what a regression on the
+            similarities leaves of it, see :meth:`~dynaq_algo.features.BlockwiseFeatures.residuals`. A number whose
+            weight has a prior mean other than 0 is not replaced.
         similarities: `"cosine"` for the cosine of state and action, or `"blocks"` for the centred similarities of
             :class:`~dynaq_algo.features.BlockwiseFeatures`, one for each of `n_blocks` (hard and soft skills).
         n_blocks: Number of equal parts of the vectors, each of which has a similarity if `similarities="blocks"`.
@@ -684,7 +684,8 @@ class GaussianProcessBandit(_VectorBandit):
         contrary: Prior probability that the factor of the prior mean is below 0.
         draw_factor: Whether exploration acts on a drawn factor of the prior.
         learn_pair_scale: Whether the scale of `pairs` is learned.
-        residual_pairs: Whether the part `pairs` is linear in what similarities do not predict of the numbers.
+        residual_pairs: Whether the part `pairs` is linear in the residuals of the numbers, not in the numbers. A
+            residual is what a regression on the similarities leaves of a number.
         fit_scales: Whether scales and noise are fitted.
         prior_sources: Parts of the prior, in place of `prior`: `"blocks"` and columns of `pairs`, each with a factor
             that is learned.

@@ -136,27 +136,29 @@ class GaussianProcess(nn.Module):
     see :meth:`explore`.
 
     With `learn_pair_scale` the scale of the weights of `pairs` is learned. It is one of three multiples of
-    `scales["pairs"]` (:data:`~dynaq_algo.prior_beliefs.MULTIPLES`), the same for all columns. A scale is weighed by the
-    full evidence of the rewards for it at a factor of 0. The likelihood of the factor, relative to that of 0, is raised
-    to the same power as with `spike_slab`. Only a power of 1 would give scale and factor their exact joint posterior.
-    With a smaller power their probabilities are not exact: they follow a rule, in which rewards count more for the
-    scale than for the factor. For a given scale and factor the weights have their exact posterior. The first answers
-    thus move the weights little, and numbers that say much can have large weights later.
+    `scales["pairs"]` (:data:`~dynaq_algo.prior_beliefs.MULTIPLES`), the same for all columns. The evidence of the
+    rewards for a scale is computed with the factor at 0, and counts in full. A factor adds its likelihood divided by
+    the likelihood of the factor 0. Only this ratio is raised to the same power as with `spike_slab`. A power of 1 would
+    give scale and factor their exact joint posterior. With a smaller power their probabilities are not exact: they
+    follow a rule, in which rewards count more for the scale than for the factor. For a given scale and factor the
+    weights have their exact posterior. The first answers thus move the weights little, and numbers that say much can
+    have large weights later.
 
-    With `residual_pairs` the part `pairs` is linear in the residuals of the numbers, see
-    :meth:`~dynaq_algo.features.BlockwiseFeatures.residuals`: in what the similarities do not predict of them. `prior`
-    says what a similarity is worth as long as nothing else is known. It does not say what a similarity is worth beside
-    numbers that tell the same more exactly. With residuals the expected weight of the similarities falls when numbers
-    that go with them gain weight; without, the model would count both. The prior mean of the numbers themselves,
-    if `prior` has one, stays that of the numbers.
+    With `residual_pairs` the part `pairs` is linear in the residuals of the numbers: in what a regression on the
+    similarities leaves of them, see :meth:`~dynaq_algo.features.BlockwiseFeatures.residuals`. `prior` says what a
+    similarity is worth as long as nothing else is known. It does not say what a similarity is worth beside numbers that
+    tell the same more exactly. With residuals the similarities count less when numbers that go with them gain weight.
+    Without residuals the model counts twice what similarities and numbers share. If `prior` has weights for the numbers
+    of `pairs`, the prior mean is still computed from the numbers, not from their residuals.
 
     With `prior_sources` the prior mean is a sum of sources. Each source has a factor of its own, see
-    :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards too. A wrong source can thus
-    be dropped while a right one is kept. The less the answers vary, compared with what the scales expect, the more they
-    count for the factors. `prior` and `spike_slab` are not used then. Two scales have other defaults. `trust` is 0,
-    because each source has its own doubt. `similarity` is 0.1, because no `prior` says how much similarities count. If
-    this scale were small, a source that is only partly right would get the credit for what the similarities explain. A
-    column of `pairs` that is a source is used in the prior mean only, not in the part `pairs`.
+    :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards too. A wrong source can thus be dropped
+    while a right one is kept. The answers count more for the factors if the sources explain them well. The measure is
+    the part of the answers that sources and `pairs` leave unexplained: the smaller it is, compared with what scales and
+    noise expect, the more the answers count. `prior` and `spike_slab` are not used then. Two scales have other
+    defaults. `trust` is 0, because each source has its own doubt. `similarity` is 0.1, because no `prior` says how much
+    similarities count. If this scale were small, a source that is only partly right would get the credit for what the
+    similarities explain. A column of `pairs` that is a source is used in the prior mean only, not in the part `pairs`.
 
     There is no optimiser: one call of :meth:`observe` learns a transition.
 

@@ -53,7 +53,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
     A ``Dict``. A vector is ``hard | soft``: two blocks of 384 numbers. Each block is the mean of the unit vectors of
     its skills, scaled to unit length. The two blocks are then joined, and scaled to unit length once more. A block
-    without skills is zero. The cosine of a vector with one such block and a vector with none is at most 0.71.
+    without skills is zero. If one vector has a zero block and the other vector has two blocks that are not zero, their
+    cosine is at most 0.71.
 
     | entry | ``observation="features"`` | ``observation="ids"`` |
     |---|---|---|
@@ -459,6 +460,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             "steps": int(self._steps[0]),
             "recommended": np.flatnonzero(self._recommended).tolist(),
             "beginning": self._beginning.to_state(),
+            **self._problem.state_of_sources(self._pairs),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -466,6 +468,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self.np_random.bit_generator.state = state["np_random"]
         beginning = Beginning.from_state(state.get("beginning", {}))  # older checkpoints lack the entry
         self._start(state["episode"], state["steps"], state["recommended"], beginning)
+        self._pairs = self._problem.restored_pairs(state, self._pairs)
+        self._shown = self._candidate_ids, self._mask, self._pairs, self._progress
         self._last_info = self._info()
         self._last_reward = None
 

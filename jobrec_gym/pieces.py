@@ -17,7 +17,10 @@ TokenCount = Callable[[Sequence[str]], Sequence[int]]
 
 
 def windows(text: str, count_tokens: TokenCount, max_tokens: int) -> list[str]:
-    """Cuts a text into as few windows as it needs, of about equal length, between sentences that fit into a window.
+    """Cuts a text into few windows of about equal length.
+
+    Cuts lie between sentences. A sentence longer than a window is cut between words, and a word longer than a window is
+    cut in halves.
 
     Args:
         text: Any text.

@@ -111,8 +111,8 @@ class Cell:
         noise: Noise of an answer, in standard deviations of the truth's utility.
         prior: One of :data:`PRIORS`. If ``truth`` is ``"rules"``, a form in :data:`THIS_MODEL` takes the place of
             ``"model"``, and ``"cosine and FORM"`` that of ``"both"``.
-        alignment: 1 if the prior's answers are the truth, 0 if they are unrelated to it, -1 if they are its opposite.
-            It is 0, and not used, for a prior without the model.
+        alignment: For the truth ``"recorded"`` and a prior with the model: 1 if the prior's answers are the truth, 0 if
+            they are unrelated to it, -1 if they are its opposite. In all other runs it is 0, and not used.
         truth: With ``"recorded"`` the model's answers are the truth, and the prior gets them with a share of the
             answers shuffled or negated. With ``"rules"`` the truth is the project's planted one, and the prior gets the
             model's answers unchanged.
@@ -136,8 +136,8 @@ class Comparison:
     """A prior, and the same prior without one of its sources.
 
     Attributes:
-        words: Its name in tables. If the name does not say what a prior is compared with, a prior with the model is
-            compared with the same prior without the model, and the cosine with no prior.
+        words: Its name in tables. The name may say what the prior is compared with. If it does not, a prior with the
+            model is compared with the same prior without the model, and the prior ``"cosine"`` with ``"none"``.
         prior: The prior with the source.
         without: The prior without the source.
         truth: As for :class:`Cell`.

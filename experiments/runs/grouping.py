@@ -37,8 +37,8 @@ class Comparison:
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Groups runs whose names, overrides and configs differ at most by seeds.
 
-    Every entry named ``seed`` counts as a seed. Runs that differ in nothing else are repetitions. If a seed occurs
-    twice in a group, the group is divided by the commits of its runs.
+    Every entry named ``seed`` counts as a seed. Runs that differ only by seeds are one group. If a seed occurs twice in
+    a group, the group is divided by the commits of its runs.
 
     Returns:
         Runs by label, in the given order. A label is the name that the run was given (``name=``), or else the overrides

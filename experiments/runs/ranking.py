@@ -311,9 +311,10 @@ def _refuse_means_over_people(ranking: Ranking) -> None:
     shown = ranking.observation if isinstance(ranking.observation, Mapping) else {}
     for name in less_own_means(shown.get("prior_sources") or {}):
         raise RunError(
-            f"`applicants`: the agent reads `{name}` less the job's mean over the market's applicants "
-            f"(`env.prior_sources`), and a file of other people has other means. Rank the market's own (without "
-            f"applicants=), or train with the means themselves, {LESS_JOB_MEAN}: [...]."
+            f"`applicants`: the agent reads `{name}` less each job's mean over the market's applicants "
+            f"(`env.prior_sources`), and the people of a file have other means. Rank the market's own applicants "
+            f"(leave out applicants=), or train an agent whose source has fixed means, one number for each job: "
+            f"{LESS_JOB_MEAN}: [...]."
         )
 
 

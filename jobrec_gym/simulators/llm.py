@@ -362,9 +362,10 @@ class LLMSimulator:
         Raises:
             ValueError: In mode ``"decision"``, for fewer than 2 pairs, or if ``quantiles`` are not three shares above
                 0, each above the one before. The model is then not asked.
-            FeedbackError: If a question failed: the thresholds would lack its answer, and the next calibration, which
-                may get it, would give other thresholds. Also if the model gave usable answers on fewer than half of the
-                pairs, or if it gives too many pairs the same probability.
+            FeedbackError: If a question got no answer, for instance because of a time-out. A later calibration may get
+                this answer, and would then give other thresholds. Also if fewer than half of the pairs have a usable
+                answer; a refusal, for instance, is an answer that is not usable. Also if the model gives too many pairs
+                the same probability.
             BudgetReached: If a cap is reached before the end.
         """
         if self.mode != "probability":
