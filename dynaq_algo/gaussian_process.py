@@ -148,8 +148,9 @@ class GaussianProcess(nn.Module):
     similarities leaves of them, see :meth:`~dynaq_algo.features.BlockwiseFeatures.residuals`. `prior` says what a
     similarity is worth as long as nothing else is known. It does not say what a similarity is worth beside numbers that
     tell the same more exactly. With residuals the similarities count less when numbers that go with them gain weight.
-    Without residuals the model counts twice what similarities and numbers share. If `prior` has weights for the numbers
-    of `pairs`, the prior mean is still computed from the numbers, not from their residuals.
+    Without residuals the model counts twice what similarities and numbers share. A number that has a weight other than
+    0 in `prior` is not replaced by its residual, because `prior` then says what the number is worth beside the
+    similarities.
 
     With `prior_sources` the prior mean is a sum of sources. Each source has a factor of its own, see
     :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards too. A wrong source can thus be dropped
@@ -281,6 +282,10 @@ class GaussianProcess(nn.Module):
             self._compared = th.as_tensor(np.flatnonzero(~is_source))
             self._factor_prior = FactorPrior(len(given.T))
         self.register_buffer("prior", weights, persistent=False)
+        of_pairs = weights[features.n_blocks :]
+        self._has_prior = (
+            of_pairs != 0 if of_pairs.ndim == 1 else of_pairs.any(dim=1)
+        )  # of each number of `pairs`, (p,)
         grid = np.arange(-30, 41) / 20 if spike_slab else np.ones(1)  # -1.5 to 2
         below = grid < 0
         slabs = np.where(below, contrary / max(1, below.sum()), (1 - spike - contrary) / (~below).sum())
@@ -538,7 +543,8 @@ class GaussianProcess(nn.Module):
     def _own(self, similarities: th.Tensor, scaled: th.Tensor) -> th.Tensor:
         """What the kernel compares of numbers (..., p), given the similarities (..., n_blocks) of the same pairs."""
         if self.residual_pairs and scaled.shape[-1]:
-            scaled = self.features.residuals(similarities, scaled)
+            has_prior = self._has_prior.to(scaled.device)
+            scaled = th.where(has_prior, scaled, self.features.residuals(similarities, scaled))
         return scaled if self._compared is None else scaled[..., self._compared.to(scaled.device)]
 
     # ------------------------------------------------------------------ learning
