@@ -253,7 +253,7 @@ class CandidateAlgorithm(DQN):
         if self.env is not None and not features.settled:
             sample = observation_sample_of(self.env, policy.layout)
             if sample is not None:
-                features.fit_sample(sample.state, policy.action_features(sample.candidates), sample.pairs)
+                features.fit_sample(sample.state, policy.action_features(sample.candidates).cpu(), sample.pairs)
         return policy.to(self.device)
 
     def set_env(self, env: GymEnv | VectorEnv, force_reset: bool = True) -> None:

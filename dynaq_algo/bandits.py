@@ -529,6 +529,7 @@ class LinearBandit(_VectorBandit):
             self._expect(sources_of(prior_sources), bool(cosine_prior) or pairs_prior is not None)
         has_no_prior = self._prior_mean[dim - n_pairs :] == 0
         self._residual = has_no_prior if residual_pairs and has_no_prior.any() else None
+        self.features.uses_residuals = self._residual is not None
         self._features_version = self.features.version
         # Chosen pairs and their rewards, kept while the scale of the features may still change.
         self._rewards: list[tuple[th.Tensor, th.Tensor, th.Tensor | None, float]] = []

@@ -96,8 +96,8 @@ class PairFeatures:
 
     @property
     def settled(self) -> bool:
-        """Whether :meth:`see` changes nothing any more."""
-        return True
+        """Whether :meth:`see` changes nothing any more; by default, whether the class has no `see` of its own."""
+        return type(self).see is PairFeatures.see and type(self).fit_sample is PairFeatures.fit_sample
 
     @property
     def output_dim(self) -> int:
@@ -256,6 +256,7 @@ class BlockwiseFeatures(InteractionFeatures):
         self._actions = SeenActions(self.shared_dim)
         self._pairs = SeenPairs(n_pairs)
         self._residuals = PairResiduals(n_blocks, n_pairs)
+        self.uses_residuals = False
 
     @property
     def settled(self) -> bool:
@@ -270,7 +271,7 @@ class BlockwiseFeatures(InteractionFeatures):
         self._scale_to(actions[:, : self.shared_dim])
 
     def fit_sample(self, state: np.ndarray, candidates: Candidates, pairs: np.ndarray | None) -> None:
-        """Compute means and deviations from a sample of decisions, instead of from the decisions seen later."""
+        """Compute means, deviations and the regression from a sample of decisions, instead of from those seen later."""
         if not self._has_table:
             self._actions.fit(self._rows_of(candidates))
             self._scale_to(self._actions.rows)
@@ -286,7 +287,9 @@ class BlockwiseFeatures(InteractionFeatures):
             is_new = True
         if pairs is not None:
             is_new |= self._pairs.add(pairs.reshape(-1, self.n_pairs))
-            if not self._residuals.is_full:
+            if self.uses_residuals and not self._residuals.is_full:
+                if is_new:
+                    self._residuals.restart()
                 is_new |= self._residuals.add(*self._regressed(state, candidates, pairs))
         self.version += is_new
 
@@ -316,9 +319,9 @@ class BlockwiseFeatures(InteractionFeatures):
     def residuals(self, similarities: th.Tensor, scaled: th.Tensor) -> th.Tensor:
         """What similarities (..., n_blocks) do not predict of numbers (..., p) in the scale of :meth:`scaled`.
 
-        These are the residuals of a linear regression over the pairs that were seen, in their standard deviations. The
-        weight of a residual says what a number adds to the similarities. Before any pairs were seen, the numbers are
-        returned as they are.
+        These are the residuals of a linear regression, see :class:`PairResiduals`, over the pairs of the sample or over
+        pairs that were seen. The weight of a residual says what a number adds to the similarities. Before any pairs
+        were seen, the numbers are returned as they are. A model that uses residuals sets `uses_residuals`.
         """
         return self._residuals(similarities, scaled)
 
@@ -360,6 +363,8 @@ class BlockwiseFeatures(InteractionFeatures):
         self._actions.set_state(state)
         self._pairs.set_state(state)
         self._residuals.set_state(state)
+        if self._pairs.is_full and not self._residuals.is_full and "residuals_counts" not in state:
+            self._residuals.close()  # an earlier version saved the state: what is settled stays as it is
 
     def _scale_to(self, actions: np.ndarray) -> None:
         """Compute mean and deviation from the compared entries of actions, (n, shared_dim)."""
@@ -474,9 +479,10 @@ class SeenActions:
             return False
         self._count += len(rows)
         new = {key: row for row in rows if (key := row.tobytes()) not in self._known}
-        if new:
-            self._known |= new.keys()
-            self.rows = np.concatenate([self.rows, np.array(list(new.values()), np.float32)])[: self.CAPACITY]
+        kept = list(new)[: self.CAPACITY - len(self.rows)]
+        if kept:
+            self._known.update(kept)
+            self.rows = np.concatenate([self.rows, np.array([new[key] for key in kept], np.float32)])
         is_due = len(self.rows) >= self._due
         if is_due:
             self._due = min(2 * len(self.rows), self.CAPACITY)
@@ -488,8 +494,9 @@ class SeenActions:
         self._count = self.LOOKED_AT
 
     def get_state(self) -> dict[str, th.Tensor]:
-        """The actions that were seen, and how many."""
-        return {"actions": th.as_tensor(self.rows), "actions_counts": th.tensor([self._count, self._due])}
+        """The actions that were seen, and how many. Once nothing more is kept, the actions are not needed."""
+        rows, count = (self.rows[:0], self.LOOKED_AT) if self.is_full else (self.rows, self._count)
+        return {"actions": th.as_tensor(rows), "actions_counts": th.tensor([count, self._due])}
 
     def set_state(self, state: Mapping[str, th.Tensor]) -> None:
         """Put back what :meth:`get_state` gave."""
@@ -564,7 +571,12 @@ class SeenPairs:
 
 
 class PairResiduals:
-    """What similarities do not predict of the numbers of pairs, by a linear regression over the first 20,000 pairs.
+    """What similarities do not predict of the numbers of pairs, by a linear regression over up to 20,000 pairs.
+
+    Similarities and numbers are about in standard deviations. A residual is divided by its standard deviation, or by
+    0.2 if that is larger: else a number that the similarities predict almost exactly would be replaced by what little
+    is left, blown up. The fewer pairs there are, the more the slopes are drawn to 0 (ridge regression). With 20,000
+    pairs the regression is one of least squares.
 
     Args:
         n_similarities: b, how many similarities predict.
@@ -572,24 +584,44 @@ class PairResiduals:
     """
 
     CAPACITY = SeenPairs.CAPACITY
+    RIDGE = 10.0  # few pairs are joined by this many in which numbers do not depend on similarities
+    LEAST_DEVIATION = 0.2
+    LEAST_VARIANCE = 1e-4  # directions of the similarities that vary less do not predict
 
     def __init__(self, n_similarities: int, dim: int):
         self.n_similarities = n_similarities
-        self._moments = np.zeros((1 + n_similarities + dim,) * 2)  # sums of products of 1, similarities and numbers
-        self._count = 0
+        self._dim = dim
+        self._begin()
+
+    def _begin(self) -> None:
+        b, p = self.n_similarities, self._dim
+        self._moments = np.zeros((1 + b + p,) * 2)  # sums of products of 1, similarities and numbers
+        self._count = self._counted_before = 0
         self._due = 1
-        self._intercept, self._slopes = th.zeros(dim), th.zeros(n_similarities, dim)
-        self._deviation = th.ones(dim)
+        self._intercept, self._slopes, self._deviation = th.zeros(p), th.zeros(b, p), th.ones(p)
 
     @property
     def is_full(self) -> bool:
         """Whether nothing more is counted."""
-        return self._count >= self.CAPACITY
+        return self._counted_before + self._count >= self.CAPACITY
+
+    def close(self) -> None:
+        """Count nothing more."""
+        self._counted_before = self.CAPACITY
 
     def fit(self, similarities: np.ndarray, numbers: np.ndarray) -> None:
         """Regress the numbers of a sample, see :meth:`add`; no pairs are counted after it."""
         self.add(similarities, numbers)
-        self._count = self.CAPACITY
+        self.close()
+
+    def restart(self) -> None:
+        """Count anew, because similarities or numbers have another scale.
+
+        The last regression stays until half as many pairs were counted as before.
+        """
+        self._counted_before += self._count
+        self._moments[:] = 0.0
+        self._count, self._due = 0, max(1, self._counted_before // 2)
 
     def add(self, similarities: np.ndarray, numbers: np.ndarray) -> bool:
         """Count pairs by similarities (n, b) and numbers (n, p); returns whether the regression was computed again.
@@ -607,11 +639,13 @@ class PairResiduals:
         mean = self._moments[0, 1:] / self._count
         covariance = self._moments[1:, 1:] / self._count - np.outer(mean, mean)
         b = self.n_similarities
-        # The pseudo-inverse leaves out what does not vary, such as the similarity of a block that is always empty.
-        slopes = np.linalg.pinv(covariance[:b, :b], rcond=NO_SPREAD, hermitian=True) @ covariance[:b, b:]
-        left = np.diag(covariance[b:, b:]) - np.einsum("bp,bp->p", slopes, covariance[:b, b:])
-        deviation = np.sqrt(np.maximum(left, 0.0))
-        deviation[deviation <= NO_SPREAD] = 1.0
+        own, between = covariance[:b, :b], covariance[:b, b:]
+        ridge = self.RIDGE * max(0.0, 1 / self._count - 1 / self.CAPACITY)
+        variances, directions = np.linalg.eigh(own)
+        shares = np.where(variances > self.LEAST_VARIANCE, 1 / np.maximum(variances + ridge, self.LEAST_VARIANCE), 0.0)
+        slopes = (directions * shares) @ directions.T @ between
+        left = np.diag(covariance[b:, b:]) - np.einsum("bp,bp->p", slopes, 2 * between - own @ slopes)
+        deviation = np.maximum(np.sqrt(np.maximum(left, 0.0)), self.LEAST_DEVIATION)
         found = mean[b:] - mean[:b] @ slopes, slopes, deviation
         self._intercept, self._slopes, self._deviation = (th.as_tensor(part, dtype=th.float32) for part in found)
         return True
@@ -624,16 +658,19 @@ class PairResiduals:
     def get_state(self) -> dict[str, th.Tensor]:
         """The moments of the pairs that were seen, and the regression computed from them."""
         moments = th.tensor(self._moments)  # a copy, because `add` changes the moments in place
+        counts = th.tensor([self._count, self._counted_before, self._due])
         regression = {"intercept": self._intercept, "slopes": self._slopes, "deviation": self._deviation}
-        state = {**regression, "moments": moments, "counts": th.tensor([self._count, self._due])}
-        return {f"residuals_{name}": value for name, value in state.items()}
+        return {
+            f"residuals_{name}": value for name, value in {**regression, "moments": moments, "counts": counts}.items()
+        }
 
     def set_state(self, state: Mapping[str, th.Tensor]) -> None:
         """Put back what :meth:`get_state` gave; an agent that an earlier version saved has nothing of it."""
         if "residuals_counts" not in state:
+            self._begin()
             return
         self._intercept, self._slopes, self._deviation = (
             state[f"residuals_{name}"].cpu() for name in ("intercept", "slopes", "deviation")
         )
         self._moments = state["residuals_moments"].cpu().numpy().copy()
-        self._count, self._due = state["residuals_counts"].tolist()
+        self._count, self._counted_before, self._due = state["residuals_counts"].tolist()

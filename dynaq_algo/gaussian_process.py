@@ -150,7 +150,7 @@ class GaussianProcess(nn.Module):
     tell the same more exactly. With residuals the similarities count less when numbers that go with them gain weight.
     Without residuals the model counts twice what similarities and numbers share. A number that has a weight other than
     0 in `prior` is not replaced by its residual, because `prior` then says what the number is worth beside the
-    similarities.
+    similarities. Sources of the prior that are columns of `pairs` do not take part in the regression.
 
     With `prior_sources` the prior mean is a sum of sources. Each source has a factor of its own, see
     :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards too. A wrong source can thus be dropped
@@ -282,6 +282,7 @@ class GaussianProcess(nn.Module):
             self._compared = th.as_tensor(np.flatnonzero(~is_source))
             self._factor_prior = FactorPrior(len(given.T))
         self.register_buffer("prior", weights, persistent=False)
+        features.uses_residuals |= self.residual_pairs
         of_pairs = weights[features.n_blocks :]
         self._has_prior = (
             of_pairs != 0 if of_pairs.ndim == 1 else of_pairs.any(dim=1)

@@ -6,6 +6,7 @@ import copy
 import importlib
 import inspect
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_i
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from dynaq_algo.arguments import require_whole
@@ -357,32 +358,47 @@ def table_of(env: VecEnv) -> np.ndarray | None:
 def observation_sample_of(env: VecEnv, layout: CandidateLayout) -> DecisionBatch | None:
     """The environments' attribute `observation_sample`: n decisions that show the scale of an observation's numbers.
 
-    None if they have no such attribute, if it is empty or does not have the entries and shapes of their observations,
-    or if an observation wrapper changes observations, because the sample does not pass through wrappers.
+    None if they have no such attribute, or if it is empty. None, too, if an observation wrapper may change
+    observations, because the sample does not pass through wrappers. None with a warning if the sample does not have the
+    entries and shapes of their observations.
     """
-    if _changes_observations(env):
+    if _may_change_observations(env):
         return None
     sample = attribute_of(env, "observation_sample")
-    try:
-        is_usable = sample is not None and layout.is_batch(sample) and len(sample[CANDIDATES]) > 0
-        return layout.read(sample) if is_usable else None
-    except ValueError:
+    if sample is None or (isinstance(sample, Mapping) and not len(sample.get(CANDIDATES, [0]))):
         return None
+    try:
+        if layout.is_batch(sample):
+            return layout.read(sample)
+        problem = "It must be a batch, entries with n rows, and is one observation."
+    except ValueError as error:
+        problem = str(error)
+    warnings.warn(f"`observation_sample` of the environments is not used. {problem}", stacklevel=2)
+    return None
 
 
-def _changes_observations(env: VecEnv) -> bool:
-    """Whether an observation wrapper of Gymnasium is around the first environment."""
+def _may_change_observations(env: VecEnv) -> bool:
+    """Whether an observation wrapper of Gymnasium is, or may be, around the first environment."""
     if isinstance(env.unwrapped, GymnasiumVecEnv):
         # Gymnasium's own observation wrappers of vectors do not take the autoreset mode that is needed here.
         within = env.unwrapped.vector_env.unwrapped
+        if isinstance(within, AsyncVectorEnv):
+            return True  # environments in other processes do not tell their wrappers
         return isinstance(within, SyncVectorEnv) and is_wrapped(within.envs[0], gym.ObservationWrapper)
     return any(env.env_is_wrapped(gym.ObservationWrapper, indices=0))
 
 
 def attribute_of(env: VecEnv, name: str) -> Any:
     """An attribute of the first environment, which stands for all; None if there is no such attribute."""
-    # `has_attr` first: an environment in another process ends if it is asked for an attribute that it lacks.
-    return env.get_attr(name, indices=0)[0] if env.has_attr(name) else None
+    base = env.unwrapped
+    within = base.vector_env.unwrapped if isinstance(base, GymnasiumVecEnv) else base
+    if isinstance(within, (SubprocVecEnv, AsyncVectorEnv)):
+        # `has_attr` first: an environment in another process ends if it is asked for an attribute that it lacks.
+        return env.get_attr(name, indices=0)[0] if env.has_attr(name) else None
+    try:  # `has_attr` would compute the attribute of every environment
+        return env.get_attr(name, indices=0)[0]
+    except AttributeError:
+        return None
 
 
 def what_is_read(env: VecEnv) -> dict[str, Any]:

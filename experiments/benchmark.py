@@ -10,13 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from experiments.benchmarks.rows import Row
-from experiments.runs.command import command
+from experiments.runs.command import command, typed_command
 from experiments.runs.folders import RunError, commit_of_checkout, write_json, write_text
 from experiments.runs.numbers import MOST, is_number, require_known, require_list, require_once, require_whole
 from experiments.runs.progress import tracked
@@ -65,7 +64,7 @@ def main(cfg: DictConfig) -> None:
                 rows.append(row)
     in_words = _in_words(machine())
     print(f"{format_table(*table(rows), left=1)}\n\n{in_words}")
-    command = " ".join(["python -m experiments.benchmark", *HydraConfig.get().overrides.task])
+    command = typed_command("experiments.benchmark")
     commit = commit_of_checkout()
     measured = {"command": command, "commit": commit, "machine": machine(), "rows": [row.to_json() for row in rows]}
     write_json(folder / "benchmark.json", measured)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from experiments.runs.command import command
+from experiments.runs.command import command, typed_command
 from experiments.runs.folders import RunError
 
 
@@ -20,12 +19,11 @@ def main(cfg: DictConfig) -> None:
     from experiments.runs.build import picked
     from experiments.studies.comparison import UNRESOLVED, Comparison, plan_of, run_missing, tell
 
-    command = " ".join(["python -m experiments.coldstart", *HydraConfig.get().overrides.task])
     try:
         asked = picked(Comparison, cfg, unresolved=UNRESOLVED)
         plan = plan_of(asked)
         n_failed = run_missing(plan, asked.n_jobs)
-        tell(plan, asked, command)
+        tell(plan, asked, typed_command("experiments.coldstart"))
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
     if n_failed:

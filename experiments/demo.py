@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.runs.command import command
+from experiments.runs.command import command, typed_command
 from experiments.runs.folders import COLDSTART, Run, RunError, read_run, write_json
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
@@ -60,7 +59,7 @@ def main(cfg: DictConfig) -> None:
             folder / COLDSTART,
             {
                 "name": "demo",
-                "command": " ".join(["python -m experiments.demo", *HydraConfig.get().overrides.task]),
+                "command": typed_command("experiments.demo"),
                 "in_words": f"{sentence} {caption}",
                 "tables": [{"header": header, "rows": rows}],
                 "figure": _FIGURE,

@@ -19,7 +19,7 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit("error: say which file: python -m experiments.look path=FILE")
     try:
         how: Any = OmegaConf.to_container(cfg, resolve=True)
-        print(look(cfg.path, cfg.applicants, **{name: how[name] for name in ("columns", "encoding", "delimiter")}))
+        print(look(how.pop("path"), how.pop("applicants"), **how))
     except (ImportError, OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
 

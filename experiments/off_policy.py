@@ -90,11 +90,17 @@ def estimates_table(found: Sequence[tuple[str, dict[Method, Estimate]]], level: 
                     f"{one.value:.4f}",
                     f"[{one.low:.4f}, {one.high:.4f}]",
                     f"{one.effective_sample_size:,.0f}",
-                    "yes" if one.reliable else "no",
+                    _reliable(one),
                     f"{one.largest_weight:.1f}",
                 ]
             )
     return header, rows
+
+
+def _reliable(one: Estimate) -> str:
+    if one.never_agreed:
+        return "no: never agrees with the log"
+    return "yes" if one.reliable else "no"
 
 
 if __name__ == "__main__":

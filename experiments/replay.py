@@ -104,8 +104,7 @@ def read_log(options: Mapping[str, Any]) -> Interactions:
     """The log that a command names: by an adapter and the folder of its data set, or by a file or folder and a market.
 
     Args:
-        options: ``log``, ``path``, ``encoder``, ``source``, ``columns``, ``ids``, ``decisions``, ``rewards``,
-            ``events`` and ``on_bad``, as in ``conf/replay.yaml``.
+        options: ``log``, ``path``, ``encoder``, ``source``, and how the log is read, as in ``conf/replay.yaml``.
 
     Raises:
         RunError: If an option is missing, or names no log.

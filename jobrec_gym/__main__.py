@@ -184,7 +184,9 @@ def command_line() -> LineParser:
     looking = commands.add_parser(
         "look",
         help="what a file of jobs or people contains, and the call that loads it",
-        usage="jobrec look [-h] path [applicants] [--columns FIELD=COLUMN ...] [--encoding NAME] [--delimiter SIGN]",
+        usage="jobrec look [-h] path [applicants] [--columns FIELD=COLUMN ...] [--encoding NAME] [--delimiter SIGN]\n"
+        "                   [--date-format FORMAT ...] [--decimal SIGN] [--null-values WORD ...]\n"
+        "                   [--seniority-values WORD=LEVEL ...]",
     )
     looking.add_argument(
         "path",
@@ -196,7 +198,7 @@ def command_line() -> LineParser:
         nargs="+",
         action="extend",
         metavar="FIELD=COLUMN",
-        help="fields whose columns have unusual names: hard=Kenntnisse title=Stelle; for one of two files: "
+        help="fields whose columns have unusual names: hard=Kenntnisse title=Stelle place=Ort; for one of two files: "
         "jobs.hard=Kenntnisse applicants.hard=Können; write this option after the files",
     )
     looking.add_argument(
@@ -205,6 +207,20 @@ def command_line() -> LineParser:
         help="encoding of the files, such as cp1252; for one of two files: jobs=cp1252; default: UTF-8",
     )
     looking.add_argument("--delimiter", help="the character that separates the cells of CSV; default: found")
+    looking.add_argument(
+        "--date-format",
+        nargs="+",
+        metavar="FORMAT",
+        help='how dates are written, such as "%%d.%%m.%%Y" for 31.12.2026; several are tried in order; ISO8601, which '
+        "is the default, may be one of them",
+    )
+    looking.add_argument(
+        "--decimal", metavar="SIGN", help='the decimal sign of numbers, "," or "."; default: found where possible'
+    )
+    looking.add_argument("--null-values", nargs="+", metavar="WORD", help="words that mean an empty cell")
+    looking.add_argument(
+        "--seniority-values", nargs="+", metavar="WORD=LEVEL", help="levels 1 to 5 by words: Fachkraft=3 Leitung=5"
+    )
     ranked = commands.add_parser("recommend", help="the best jobs of a market for one applicant, by cosine")
     ranked.add_argument("applicant", nargs="?", help="a key, such as A0000005, or a row, such as 5; default: the first")
     ranked.add_argument(
@@ -234,8 +250,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _page(given: argparse.Namespace) -> str:
     if given.command == "look":
-        columns, encoding = _columns(given.columns), _encoding(given.encoding)
-        return look(given.path, given.applicants, columns=columns, encoding=encoding, delimiter=given.delimiter)
+        formats = given.date_format
+        return look(
+            given.path,
+            given.applicants,
+            columns=_columns(given.columns),
+            encoding=_encoding(given.encoding),
+            delimiter=given.delimiter,
+            null_values=given.null_values,
+            seniority_values=_levels(given.seniority_values),
+            decimal=given.decimal,
+            date_format=formats[0] if formats and len(formats) == 1 else formats,
+        )
     if given.command == "recommend":
         options = {name: value for name in ("applicants", "encoder") if (value := getattr(given, name)) is not None}
         return ranking(given.market, given.applicant, given.n, **options)
@@ -264,6 +290,20 @@ def _columns(typed: Sequence[str] | None) -> dict[str, Any] | None:
     if typed is None:
         return None
     return sides["jobs"] if is_flat else sides
+
+
+def _levels(typed: Sequence[str] | None) -> dict[str, int] | None:
+    """The argument ``seniority_values`` of :func:`~jobrec_gym.loaders.look.look` as typed: ``Leitung=5``."""
+    if typed is None:
+        return None
+    pairs = [entry.rpartition("=") for entry in typed]
+    for entry, (word, _, level) in zip(typed, pairs, strict=True):
+        if not word or level not in tuple("012345"):
+            raise ValueError(
+                "`--seniority-values` must be WORD=LEVEL, such as Fachkraft=3, with a level from 1 (entry) to 5 "
+                f"(lead), or 0 for unknown, got {entry!r:.80}; write the files first."
+            )
+    return {word: int(level) for word, _, level in pairs}
 
 
 def _encoding(typed: Sequence[str] | None) -> str | dict[str, str | None] | None:

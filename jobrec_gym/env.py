@@ -464,7 +464,11 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores a state of :meth:`get_state`."""
+        """Restores a state of :meth:`get_state`.
+
+        Raises:
+            ValueError: For a state of other live models in ``prior_sources``.
+        """
         self.np_random.bit_generator.state = state["np_random"]
         beginning = Beginning.from_state(state.get("beginning", {}))  # older checkpoints lack the entry
         self._start(state["episode"], state["steps"], state["recommended"], beginning)

@@ -615,15 +615,15 @@ class Interactions:
 def check_catalogue(agent: Any, market: LabourMarket, job_fields: Sequence[str] = (), argument: str = "agent") -> None:
     """Checks that an id means the same job to an agent and in a market.
 
-    The market's table of jobs must equal the agent's table, ``agent.action_table.values``, or the table of the agent's
-    environment, because an agent may have features of its own for its environment's jobs. An agent without a table
-    passes.
+    The check passes if the market's table of jobs equals the agent's table, ``agent.action_table.values``. It also
+    passes if the market's table equals that of the agent's environment: the agent may then describe the same jobs by
+    features of its own. An agent without a table passes.
 
     Args:
         agent: An agent that reads ids.
         market: The market whose rows the ids are.
-        job_fields: Further blocks of the jobs' vectors in the agent's table, if ``agent.reads`` does not name them. The
-            ``job_fields`` of the environment at hand do not matter, because an observation of ids shows no vectors.
+        job_fields: Further blocks of the jobs' vectors in the agent's table. Used only if ``agent.reads`` does not name
+            them.
         argument: Name of the argument that is the agent, for the message.
 
     Raises:

@@ -97,7 +97,7 @@ class Estimate:
 
     Attributes:
         method: The method of estimation.
-        value: Mean reward of a recommendation.
+        value: Mean reward of a recommendation. NaN by ``snips``, like both ends of the interval, if ``never_agreed``.
         low: Lower end of the interval.
         high: Upper end of the interval.
         n: Number of answered recommendations in the estimate.
@@ -127,9 +127,15 @@ class Estimate:
     never_recommended: tuple[NeverRecommended, ...]
     judge_weight: float = float("nan")
 
+    @property
+    def never_agreed(self) -> bool:
+        """Whether the policy makes none of the log's answered recommendations, so that these say nothing about it."""
+        return self.effective_sample_size == 0
+
     def __str__(self) -> str:
         size = f"effective sample size {self.effective_sample_size:,.0f} of {self.n:,}"
         note = "" if self.reliable else ", not reliable"
+        note += ": the policy never agrees with the log" if self.never_agreed else ""
         return f"{self.method}: {self.value:.4f} [{self.low:.4f}, {self.high:.4f}] ({size}{note})"
 
 
@@ -167,8 +173,9 @@ def estimate_all(
 
     Rows without an answer are left out. ``ips`` is the mean of the rewards, each weighted by the policy's probability
     of the recommendation divided by the log's probability of it. ``snips`` divides the weighted sum by the sum of the
-    weights in place of their number. ``dm`` is the mean of the rewards that a model predicts for the policy. ``dr``
-    adds to ``dm`` the mean of the model's weighted errors.
+    weights in place of their number; if that sum is 0, because the policy makes none of the log's recommendations, the
+    value is NaN. Resamples with a sum of 0 are left out of the interval of ``snips``. ``dm`` is the mean of the rewards
+    that a model predicts for the policy. ``dr`` adds to ``dm`` the mean of the model's weighted errors.
 
     Args:
         policy: An agent, which plays greedily by its ``q_values``; a function of a batch of observations that returns
@@ -273,7 +280,8 @@ def estimate_all(
             elif method == "dr":
                 terms = expected + weights * (reward - fitted)
         value, values = resampled.ratio(terms, over)
-        low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2))
+        known = values[~np.isnan(values)]
+        low, high = np.quantile(known, ((1 - level) / 2, (1 + level) / 2)) if len(known) else (np.nan, np.nan)
         result[method] = Estimate(
             method,
             value,
@@ -586,14 +594,15 @@ class _Resampled:
         self._times = times
 
     def ratio(self, terms: Floats, over: Floats) -> tuple[float, Floats]:
-        """``sum(terms) / sum(over)`` of rows (n,), and of each resample (n_resamples,); 0 where ``sum(over)`` is 0."""
+        """``sum(terms) / sum(over)`` of rows (n,), and of each resample (n_resamples,); NaN if ``sum(over)`` is 0."""
         sums = np.stack([self._by_person(terms), self._by_person(over)], axis=1)
         whole = sums.sum(axis=0)
         resampled = np.concatenate(
             [part.astype(np.float64) @ sums for part in np.array_split(self._times, max(1, self._times.size >> 23))]
         )
-        values = np.divide(resampled[:, 0], resampled[:, 1], out=np.zeros(len(resampled)), where=resampled[:, 1] != 0)
-        return (float(whole[0] / whole[1]) if whole[1] else 0.0), values
+        unknown = np.full(len(resampled), np.nan)
+        values = np.divide(resampled[:, 0], resampled[:, 1], out=unknown, where=resampled[:, 1] != 0)
+        return (float(whole[0] / whole[1]) if whole[1] else float("nan")), values
 
     def _by_person(self, values: Floats) -> Floats:
         sums: Floats = np.bincount(self._person, weights=values, minlength=self._n_people).astype(np.float64)

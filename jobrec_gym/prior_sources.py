@@ -15,7 +15,7 @@ from jobrec_gym.market.dates import compared_fields
 from jobrec_gym.pair_features import PAIR_FEATURES, PairValues
 from jobrec_gym.simulators.base import DECISIONS, BoundSimulator, make_simulator
 
-__all__ = ["LESS_JOB_MEAN", "SourcedPairValues", "less_own_means", "open_source"]
+__all__ = ["LESS_JOB_MEAN", "LiveSource", "SourcedPairValues", "less_own_means", "open_source"]
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -38,8 +38,8 @@ class SourcedPairValues(PairValues):
     * A simulator, or its plain form. The value is the probability that a planted truth or a recorded or live language
       model gives for an application. If the model gives none, the value is the reward of its decision, clipped to
       [0, 1]: with the default rewards a click and an ignored job are both 0. A live model is asked only about the pairs
-      that are shown, and its own ``Budget`` caps the cost. A pair that the model does not answer gets the mean of the
-      model's values so far and of one more value, 0.5.
+      that are shown, and its own ``Budget`` caps the cost. A pair that the model does not answer gets
+      an average: (0.5 + the sum of the model's values so far) / (1 + their number).
     * ``{"values": any of these, "less_job_mean": True}``: the mean of the job is subtracted. For an array, a recording,
       a planted truth or the cosine, this is the mean over all applicants. For a function or a live model the mean is
       unknown, so give the means themselves, ``"less_job_mean": (n_jobs,)``.
@@ -83,8 +83,27 @@ class SourcedPairValues(PairValues):
         opened = {name: open_source(name, source, market) for name, source in sources.items()}
         self._sources = {name: source for name, (source, _, _) in opened.items()}
         self.described = {name: described for name, (_, described, _) in opened.items()}
-        self.is_live = any(is_live for _, _, is_live in opened.values())
+        self._live = {name: live for name, (_, _, live) in opened.items() if live is not None}
+        self.is_live = bool(self._live)
         self.names = (*self.names, *sources)
+
+    def get_state(self) -> dict[str, Any]:
+        """What changes as live models are asked, by source, in plain JSON: empty if no source is live."""
+        return {name: live.get_state() for name, live in self._live.items()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Restores a state of :meth:`get_state`.
+
+        Raises:
+            ValueError: For a state of other live sources.
+        """
+        if set(state) != set(self._live):
+            raise ValueError(
+                f"`state` is of the live prior sources {sorted(state)}, and those here are {sorted(self._live)}: give "
+                "the environment the `prior_sources` that it had."
+            )
+        for name, live in self._live.items():
+            live.set_state(state[name])
 
     def _shown(self, name: str, applicant_ids: Ids, job_ids: Ids) -> Floats:
         source = self._sources.get(name)
@@ -97,12 +116,14 @@ def less_own_means(sources: Mapping[str, Any]) -> list[str]:
     return [name for name, means in less.items() if isinstance(means, (bool, np.bool_)) and means]
 
 
-def open_source(name: str, source: Any, market: LabourMarket) -> tuple[Callable[[Ids, Ids], Floats], str, bool]:
+def open_source(
+    name: str, source: Any, market: LabourMarket
+) -> tuple[Callable[[Ids, Ids], Floats], str, LiveSource | None]:
     """A source on a market, see :class:`SourcedPairValues`.
 
     Returns:
-        A function of applicant ids (n,) and job ids (n,) that gives numbers (n,) in [0, 1]; its description; and
-        whether it asks a live model.
+        A function of applicant ids (n,) and job ids (n,) that gives numbers (n,) in [0, 1]; its description; and the
+        live model that it asks, ``None`` if it asks none.
 
     Raises:
         ValueError: As :class:`SourcedPairValues`.
@@ -132,7 +153,7 @@ def open_source(name: str, source: Any, market: LabourMarket) -> tuple[Callable[
         elif hasattr(bound, "probabilities"):
             ask = _Planted(bound)
         else:
-            ask = _Live(bound)
+            ask = LiveSource(bound)
     else:
         table = _table(name, source, market)
         described = f"array {table.shape}, {_digest(table)}"
@@ -143,9 +164,9 @@ def open_source(name: str, source: Any, market: LabourMarket) -> tuple[Callable[
         told = "its own" if less is True else _digest(means)
         described += f", less the mean of the job ({told})"
     if table is not None:
-        return _LookUp(table if means is None else table - means), described, False
+        return _LookUp(table if means is None else table - means), described, None
     assert ask is not None  # either `ask` or a table was found
-    return ask if means is None else _LessMean(ask, means), described, isinstance(ask, _Live)
+    return ask if means is None else _LessMean(ask, means), described, ask if isinstance(ask, LiveSource) else None
 
 
 class _Cosine:
@@ -206,8 +227,15 @@ class _LessMean:
         return np.clip(0.5 + (self._ask(applicant_ids, job_ids) - self._means[job_ids]) / 2, 0.0, 1.0)
 
 
-class _Live:
-    """Values of a simulator that is asked: probabilities, or else rewards of decisions, clipped to [0, 1]."""
+class LiveSource:
+    """Values of a simulator that is asked: probabilities, or else rewards of decisions, clipped to [0, 1].
+
+    A pair that is not answered, for instance because of the budget, gets an average: (0.5 + the sum of the values so
+    far) / (1 + their number).
+
+    Args:
+        bound: The simulator on a market.
+    """
 
     def __init__(self, bound: BoundSimulator):
         self._bound = bound
@@ -217,11 +245,17 @@ class _Live:
         feedback = self._bound.feedback(applicant_ids, job_ids, np.zeros(len(job_ids), np.uint64))
         values = np.where(np.isnan(feedback.probability), np.clip(feedback.reward, 0.0, 1.0), feedback.probability)
         told = feedback.status == "ok"
-        # A pair that was not asked about, for instance because of the budget, gets the mean of the values so far and
-        # of the 0.5 that the sum begins with.
         values = np.where(told, values, self._sum / self._n)
         self._sum, self._n = self._sum + float(values[told].sum()), self._n + int(told.sum())
         return values
+
+    def get_state(self) -> dict[str, float]:
+        """The values so far: their sum and their number, with the first 0.5."""
+        return {"sum": self._sum, "n": self._n}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Restores a state of :meth:`get_state`."""
+        self._sum, self._n = float(state["sum"]), int(state["n"])
 
 
 def _bound(source: Any, market: LabourMarket) -> tuple[BoundSimulator, str]:

@@ -44,6 +44,9 @@ _APPLICANT, _CANDIDATES, _INTERACTION, _SAMPLE = 1, 2, 3, 4
 _FORESEEN = 64
 """Up to this many candidates, rewarding all of them at the start of an episode is faster than rewarding some singly."""
 
+_LIVE = "live_sources"
+"""The entry in an environment's state for the live models among its prior sources."""
+
 # Size of a sample of pair features.
 _SAMPLED_EPISODES, _SAMPLED_PAIRS = 1_000, 20_000
 
@@ -197,6 +200,12 @@ class RecommendationProblem:
         return self.pair_values.described if isinstance(self.pair_values, SourcedPairValues) else {}
 
     @property
+    def _live(self) -> SourcedPairValues | None:
+        """The pair values, if one of their sources is a live model."""
+        values = self.pair_values
+        return values if isinstance(values, SourcedPairValues) and values.is_live else None
+
+    @property
     def draws_ahead(self) -> bool:
         """Whether candidates are cheap enough to be drawn for episodes that may never begin."""
         return getattr(self.sampler, "is_cheap", False)
@@ -261,6 +270,25 @@ class RecommendationProblem:
         """Pair features (n, k, p) of applicants (n,) who are shown jobs (n, k); ``None`` where none are observed."""
         return self.pair_values(applicant_ids[:, None], candidate_ids) if self.pair_values.names else None
 
+    def state_of_sources(self, pairs: NDArray[np.float32] | None) -> dict[str, Any]:
+        """What live models among ``prior_sources`` add to the state of an environment that observes these ``pairs``.
+
+        An entry in plain JSON, or nothing if no source is live.
+        """
+        if self._live is None or pairs is None:
+            return {}
+        return {_LIVE: {"asked": self._live.get_state(), "pairs": pairs.tolist()}}
+
+    def restored_pairs(self, state: Mapping[str, Any], pairs: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+        """Restores live models from an environment's state, and gives the pair features that were observed.
+
+        These are the ``pairs`` that were computed anew, if no source is live.
+        """
+        if self._live is None or _LIVE not in state:  # older checkpoints lack the entry
+            return pairs
+        self._live.set_state(state[_LIVE]["asked"])
+        return np.array(state[_LIVE]["pairs"], dtype=np.float32)
+
     def begun(
         self, applicant_ids: Ids, candidate_ids: Ids
     ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
@@ -276,7 +304,7 @@ class RecommendationProblem:
         n is 0 if one of ``prior_sources`` is a live model.
         """
         n = max(1, min(_SAMPLED_EPISODES, _SAMPLED_PAIRS // self.num_candidates))
-        if isinstance(self.pair_values, SourcedPairValues) and self.pair_values.is_live:
+        if self._live is not None:
             n = 0  # a live model is asked only about pairs that are shown
         episodes = hash64(_SAMPLE, np.arange(n))
         applicant_ids = self.applicants(episodes)

@@ -431,13 +431,15 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 np.flatnonzero(np.unpackbits(bits, bitorder="little")).tolist() for bits in self._recommended
             ],
             "beginnings": {str(row): beginning.to_state() for row, beginning in self._beginnings.items()},
+            **self._problem.state_of_sources(self._pairs),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores a state of :meth:`get_state`.
 
         Raises:
-            ValueError: For a state of another number of environments; these environments are then unchanged.
+            ValueError: For a state of another number of environments; these environments are then unchanged. Also for a
+                state of other live models in ``prior_sources``.
         """
         if len(state["episodes"]) != self.num_envs:
             raise ValueError(
@@ -467,6 +469,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._enter(self._rows)
         self._gather(self._rows)
         self._see(self._every)
+        self._pairs = self._problem.restored_pairs(state, self._pairs)
         self._nothing_recommended()
 
     @property

@@ -433,7 +433,7 @@ def test_the_page_says_what_a_step_costs_in_a_long_career():
 
 def test_the_readme_says_how_much_less_regret_than_the_linear_bandit():
     saved = []
-    for name in ("coldstart.json", "other_settings.json"):
+    for name in ("coldstart.json", "profile.json", "other_settings.json"):
         for table in json.loads((ROOT / "docs/results" / name).read_text())["tables"]:
             if "mean score" in table["header"][0]:
                 column = table["header"].index("regret")
@@ -464,7 +464,7 @@ def test_figures_in_sentences_are_those_of_their_results_file():
 def regrets():
     """Regret of each learner in each setting of the cold start."""
     found = {}
-    for file in ("coldstart.json", "other_settings.json"):
+    for file in ("coldstart.json", "profile.json", "other_settings.json"):
         for table in json.loads((ROOT / "docs/results" / file).read_text())["tables"]:
             setting, _, what = table["header"][0].partition(": ")
             if what == "mean score after":
@@ -474,25 +474,25 @@ def regrets():
 
 
 def test_the_readme_says_how_much_less_regret_there_is():
-    """A quarter to two thirds less than the linear bandit on the same features, in each of twelve settings."""
+    """Three tenths to two thirds less than the linear bandit on the same features, in each of twelve settings."""
     saved = [1 - of["dynaq_plus"] / of["linear_blocks"] for of in regrets().values()]
 
     assert len(saved) == 12
-    assert min(saved) == pytest.approx(1 / 4, abs=0.02) and max(saved) == pytest.approx(2 / 3, abs=0.04)
+    assert min(saved) == pytest.approx(3 / 10, abs=0.02) and max(saved) == pytest.approx(2 / 3, abs=0.04)
 
 
 def test_the_pages_say_where_the_gaussian_process_alone_has_nearly_the_same_regret():
-    """Within 4 % in ten of twelve settings; in `board` and `recorded` it has more."""
+    """Within 6 % in ten of twelve settings; in `board` and `recorded` it has more."""
     more = {setting: of["gp"] / of["dynaq_plus"] - 1 for setting, of in regrets().items()}
 
-    assert {setting for setting, share in more.items() if abs(share) > 0.04} == {"board", "recorded"}
-    assert more["board"] > 0.04 and more["recorded"] > 0.04
+    assert {setting for setting, share in more.items() if abs(share) > 0.06} == {"board", "recorded"}
+    assert more["board"] > 0.06 and more["recorded"] > 0.06
 
 
 def test_the_readme_says_how_many_seeds_fell_though_the_prior_was_right():
-    """Of a hundred runs two fell by more than .06, by .14 and .07, within 50 interactions."""
+    """Of a hundred runs one fell by more than .06, by .16 within 50 interactions."""
     scores = {}
-    for file in ("coldstart.csv", "other_settings.csv"):
+    for file in ("coldstart.csv", "profile.csv", "other_settings.csv"):
         for line in (ROOT / "docs/results" / file).read_text().splitlines()[1:]:
             setting, learner, seed, interactions, score, *_ = line.split(",")
             if learner == "dynaq_plus" and setting not in ("misled", "contrary"):
@@ -501,8 +501,8 @@ def test_the_readme_says_how_many_seeds_fell_though_the_prior_was_right():
     fell = {run: lowest[run] - scores[run][0] for run in scores if lowest[run] < scores[run][0] - 0.06}
 
     assert len(scores) == 100
-    assert sorted(fell) == [("profile_noisy", "603"), ("profile_noisy", "605")]
-    assert sorted(fell.values()) == pytest.approx([-0.14, -0.07], abs=0.005)
+    assert sorted(fell) == [("profile_noisy", "605")]
+    assert sorted(fell.values()) == pytest.approx([-0.16], abs=0.005)
     assert min(lowest.values()) > 0.3
     assert all(min(scores[run], key=scores[run].get) <= 50 for run in fell)
 

@@ -49,7 +49,7 @@ from experiments.runs.sweeps import tell_sweep
 from jobrec_gym.near_miss import best_match
 from jobrec_gym.terminal import output_may_fail
 
-__all__ = ["command", "in_one_line", "plain_command"]
+__all__ = ["command", "in_one_line", "plain_command", "typed_command"]
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _FINISHED = "the runs that are finished"
@@ -163,8 +163,8 @@ def in_one_line(error: BaseException) -> str:
         return f"there is no {group}={option}.{guess} There are {', '.join(error.options)}."
     if isinstance(error, OverrideParseException):
         return (
-            f"{error.override!r} cannot be read: {_first_line(error)}. A value that holds =, commas or brackets needs "
-            """quotation marks of its own, in a shell 'key="a=b"'."""
+            f"{error.override!r} cannot be read: {_first_line(error)}. A value that holds =, commas, brackets or "
+            """letters such as ä needs quotation marks of its own, in a shell 'key="a=b"'."""
         )
     if isinstance(error, HydraException) and (several := re.match(r"Ambiguous value for argument '(.+?)=", str(error))):
         key = several[1].lstrip("+~")
@@ -361,6 +361,15 @@ def _filled(words: str, cfg: DictConfig) -> str:
 
 def _shown(folder: Path) -> Path:
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def typed_command(module: str) -> str:
+    """The present command as it is typed in a shell, with the quotation marks that the shell needs.
+
+    Args:
+        module: Name of the module of the command, such as ``experiments.coldstart``.
+    """
+    return shlex.join(["python", "-m", module, *HydraConfig.get().overrides.task])
 
 
 def _in_two_lines(stopped: Interrupted, arguments: Sequence[str]) -> str:

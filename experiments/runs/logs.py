@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 __all__ = ["log_on"]
 
-_HOW = ("columns", "ids", "decisions", "rewards", "events", "on_bad")
+_HOW = (
+    *("columns", "ids", "decisions", "rewards", "events", "separator", "delimiter", "encoding"),
+    *("decimal", "date_format", "on_bad", "on_unknown_shown"),
+)
 
 
 def log_on(market: LabourMarket, options: Mapping[str, Any]) -> Interactions:
@@ -18,7 +21,7 @@ def log_on(market: LabourMarket, options: Mapping[str, Any]) -> Interactions:
 
     Args:
         market: The market of the people and jobs.
-        options: ``log``, ``columns``, ``ids``, ``decisions``, ``rewards``, ``events`` and ``on_bad``.
+        options: ``log``, and the arguments of :func:`~jobrec_gym.load_interactions` that are in ``conf/learn.yaml``.
 
     Raises:
         ValueError: If the log cannot be read.

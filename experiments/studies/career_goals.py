@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from experiments.runs.command import command
+from experiments.runs.command import command, typed_command
 from experiments.runs.folders import RunError, commit_of_checkout, read_json, write_json
 from experiments.runs.tables import format_table
 from experiments.studies.goals import FAILS, HOLDS, MISSING, Verdict, short
@@ -41,7 +40,7 @@ def main(cfg: DictConfig) -> None:
     rows = [[f"{name}: {what}", verdict, figures] for name, what, verdict, figures in found]
     path = Path(cfg.folder) / "career_goals.json"
     made_by = {
-        "command": " ".join(["python -m experiments.studies.career_goals", *HydraConfig.get().overrides.task]),
+        "command": typed_command("experiments.studies.career_goals"),
         "results": list(cfg.results),
         "commit": commit_of_checkout(),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
@@ -20,6 +21,8 @@ from experiments.runs.tables import markdown_table
 
 __all__ = ["COLUMNS", "Row", "page_of", "read_rows", "rows_of", "table_of", "update"]
 
+_PLAIN = re.compile(r"[\w%+,./:=@\[\]-]+", re.ASCII)
+"""An argument that a shell takes as it is, unless a file has such a name: brackets stand in most of them."""
 _TABLE = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- /leaderboard -->)", re.DOTALL)
 _REGRET = re.compile(r"(-?[\d,]+) \[(-?[\d,]+), (-?[\d,]+)\]")
 _SEEDS = re.compile(r"\d+(-\d+)?( \d+(-\d+)?)*")
@@ -253,12 +256,20 @@ def _command_of(whole: str, setting: str, learner: str) -> str:
     ]
     if setting != "onet":  # this is the only setting whose market is not shipped
         words = [word for word in words if not word.startswith("path=")]
-    typed = [shlex.quote(word) if " " in word else word for word in words]
+    typed = [word if _PLAIN.fullmatch(word) else shlex.quote(word) for word in words]
     return " ".join([*typed, f"learners=[{learner}]", f"settings=[{setting}]"])
 
 
 def _words_of(command: str) -> list[str]:
-    """The arguments of a command. Within brackets an argument may have spaces, as in ``learners=[a, b]``."""
+    """The arguments of a command.
+
+    Older results have the arguments without the quotation marks of a shell. In these an argument may have spaces within
+    brackets, as in ``learners=[a, b]``.
+    """
+    with contextlib.suppress(ValueError):  # a quotation mark without its pair
+        typed = shlex.split(command)
+        if shlex.join(typed) == command:
+            return typed
     words: list[str] = []
     for part in command.split():
         if words and sum(map(words[-1].count, "[{(")) > sum(map(words[-1].count, "]})")):

@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from experiments.runs.command import command
+from experiments.runs.command import command, typed_command
 from experiments.runs.folders import RunError, commit_of_checkout, write_json, write_text
 from experiments.runs.numbers import require_list
 
@@ -21,10 +21,9 @@ def main(cfg: DictConfig) -> None:
     from experiments.runs.build import build_seeds
     from experiments.studies.card import card_text, make_card, seeds_from
 
-    hydra_config = HydraConfig.get()
-    setting = hydra_config.runtime.choices["setting"]
+    setting = HydraConfig.get().runtime.choices["setting"]
     made_by = {
-        "command": " ".join(["python -m experiments.studies.learnable", *hydra_config.overrides.task]),
+        "command": typed_command("experiments.studies.learnable"),
         "commit": commit_of_checkout(),
         "setting": setting,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
 import datetime
 import math
@@ -11,15 +12,16 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+from jobrec_gym.loaders.amounts import Amount, amount_in, decimal_signs, number_in_text
 from jobrec_gym.loaders.assembly import check_text
 from jobrec_gym.loaders.documents import BREAKING_TAG, html_text
 from jobrec_gym.loaders.reading import parse_json
 from jobrec_gym.market import MarketError
-from jobrec_gym.market.dates import seconds_of
+from jobrec_gym.market.dates import DateFormat, date_formats, seconds_of, way_to_format
 from jobrec_gym.near_miss import did_you_mean
 
 __all__ = [
@@ -27,13 +29,18 @@ __all__ = [
     "SENIORITY_WORDS",
     "CellReader",
     "CellRules",
+    "End",
     "has_column",
     "is_nothing",
     "list_in_text",
     "normal_form",
     "plain_name",
     "without_markup",
+    "yes_or_no",
 ]
+
+End = Literal["low", "middle", "high"]
+"""Which number of a range is taken."""
 
 NULL_WORDS = frozenset(
     ("nan", "na", "n/a", "n.a.", "#n/a", "<na>", "nat", "null", "none", "nil", "-", "--", "\u2013", "\u2014", "\\n")
@@ -69,11 +76,13 @@ _MARKUP = re.compile(
 )
 """Tags and entities of HTML that do not appear in a text by chance; ``R&D;`` is not one of them."""
 _FLAGS = {
-    **dict.fromkeys(("true", "yes", "y", "t", "on", "1", "1.0", "ja", "oui", "si", "s\u00ed"), True),
-    **dict.fromkeys(("false", "no", "n", "f", "off", "0", "0.0", "nein", "non"), False),
+    **dict.fromkeys(("true", "yes", "y", "t", "on", "1", "1.0", "x"), True),
+    **dict.fromkeys(("ja", "wahr", "oui", "vrai", "si", "s\u00ed", "verdadero"), True),
+    **dict.fromkeys(("false", "no", "n", "f", "off", "0", "0.0"), False),
+    **dict.fromkeys(("nein", "falsch", "non", "faux", "falso"), False),
 }
-_THOUSANDS = {".": ",", ",": "."}
 _GROUPED = re.compile(r"[+-]?\d{1,3}\.\d{3}")
+_THOUSANDS = re.compile(r"\d\s*k\b", re.IGNORECASE)
 _MANY = 0.25
 _WORDS_OF_A_SKILL = 6
 
@@ -88,8 +97,10 @@ class CellRules:
         seniority_values: Mapping of the source's words to levels, 1 to 5; ``None`` or 0 is an unknown level. These
             words have precedence over :data:`SENIORITY_WORDS`.
         decimal: ``"."`` or ``","``, the decimal sign of numbers in texts; the other sign and spaces then separate
-            thousands. With ``None`` a point is the decimal sign and nothing separates thousands; a warning comes if a
-            point may separate them.
+            thousands. With ``None`` the numbers of each column show it: if all of them are plain numbers, a point is
+            the decimal sign, and a warning comes if it may separate thousands. If some are not, such as ``45.000 €``, a
+            number that may mean two things is refused unless other numbers of its column show what it means.
+        date_format: How dates are written, see :data:`~jobrec_gym.market.dates.DateFormat`; ``None`` is ISO 8601.
         is_taken_over: Whether the rules were not given for this table, but are those of another table. If True, and
             the ``skill_separator`` is not ``;``, a warning comes if hardly any cell has it and another one is likely.
 
@@ -101,6 +112,7 @@ class CellRules:
     null_values: Collection[str] | None = None
     seniority_values: Mapping[str, int | None] | None = None
     decimal: str | None = None
+    date_format: DateFormat | None = None
     is_taken_over: bool = False
 
     def __post_init__(self) -> None:
@@ -117,7 +129,8 @@ class CellRules:
             raise MarketError(
                 f"`seniority_values` must map words to levels, {{'Director': 5}}, got {self.seniority_values!r}."
             )
-        if self.decimal not in (None, *_THOUSANDS):
+        date_formats(self.date_format)
+        if self.decimal not in (None, ".", ","):
             raise MarketError(f"`decimal` must be '.', ',' or None, got {self.decimal!r}.")
         for word, level in (self.seniority_values or {}).items():
             if level is not None and (isinstance(level, bool) or level not in range(6)):
@@ -147,6 +160,15 @@ def is_nothing(cell: Any, words: Collection[str] = NULL_WORDS) -> bool:
         stripped = cell.strip()
         return not stripped or stripped.casefold() in words
     return cell is None or (isinstance(cell, float) and math.isnan(cell))
+
+
+def yes_or_no(cell: Any) -> bool | None:
+    """Whether a cell says yes or no, by a number or by a usual word of English and some other languages.
+
+    Returns:
+        ``None`` for anything else, such as an empty cell.
+    """
+    return _FLAGS.get(str(cell).strip().casefold())
 
 
 def has_column(header: Collection[str], column: str) -> bool:
@@ -187,6 +209,20 @@ class _SeenTexts:
     grouped: int = 0
 
 
+@dataclass(slots=True)
+class _SeenNumbers:
+    """What the numbers of a column show.
+
+    Attributes:
+        is_plain: Whether all of them are plain numbers.
+        signs: The signs that some of them show to be decimal signs, see :func:`decimal_signs`. Numbers such as ``3.5k``
+            do not count, because ``3.5k`` and ``3.500`` may stand in one column.
+    """
+
+    is_plain: bool
+    signs: set[str]
+
+
 class CellReader:
     """Reads the cells of one table.
 
@@ -194,14 +230,27 @@ class CellReader:
         file: Name of the file in messages.
         rules: How its cells are read.
         header: Names of its columns.
+        columns: A function that gives all cells of a column of the header. A cell that may mean two things is compared
+            with the others of its column. Without this function the cell itself must show what it means.
 
     Attributes:
         counts: How many cells or entries were left out, by kind.
     """
 
-    def __init__(self, file: str, rules: CellRules, header: Collection[str] = ()):
+    def __init__(
+        self,
+        file: str,
+        rules: CellRules,
+        header: Collection[str] = (),
+        columns: Callable[[str], Iterable[Any]] | None = None,
+    ):
         self.counts: Counter[str] = Counter()
         self._file, self._rules, self._header = file, rules, frozenset(header)
+        self._columns = columns
+        self._formats = date_formats(rules.date_format)
+        self._numbers: dict[str, _SeenNumbers] = {}
+        # For each column the currencies and the periods that its cells name, each with the first cell that names it.
+        self._units: dict[str, dict[str, dict[str, str]]] = {}
         words = rules.null_values
         self._nothing = NULL_WORDS if words is None else frozenset(word.strip().casefold() for word in words)
         self._levels = {
@@ -295,29 +344,49 @@ class CellReader:
         """Yes or no, or ``None`` for an empty cell; :class:`MarketError` for anything else."""
         if self.is_nothing(cell):
             return None
-        word = str(cell).strip().casefold()
-        if word not in _FLAGS:
+        found = yes_or_no(cell)
+        if found is None:
             raise MarketError(
                 f"{where}, column {column!r}: must be one of {', '.join(_FLAGS)}, or empty; got {cell!r:.80}. A column "
                 "with more than two values is a 'category'."
             )
-        return _FLAGS[word]
+        return found
 
-    def number(self, cell: Any, where: str, column: str) -> float | None:
-        """A finite number, or ``None`` for an empty cell; :class:`MarketError` for anything else."""
+    def number(self, cell: Any, where: str, column: str, end: End = "middle") -> float | None:
+        """A finite number, or ``None`` for an empty cell; :class:`MarketError` for anything else.
+
+        A text may say a currency, a period and a range, see :func:`~jobrec_gym.loaders.amounts.amount_in`. ``end`` says
+        which number of a range is taken.
+
+        Raises:
+            MarketError: For a cell that is no number, that may mean two numbers, or that names another currency or
+                period than an earlier cell of the column.
+        """
         if self.is_nothing(cell):
             return None
-        try:
-            value = float("nan" if isinstance(cell, bool) else self._plain_number(cell, column))
-        except (TypeError, ValueError, OverflowError):
-            value = math.nan
-        if not math.isfinite(value):
-            separators = "thousands' separators are read only with `decimal='.'` or `decimal=','`; "
+        if isinstance(cell, str):
+            amount = self._amount(cell.strip(), where, column)
+        else:
+            try:
+                value = math.nan if isinstance(cell, bool) else float(cell)
+            except (TypeError, ValueError, OverflowError):
+                value = math.nan
+            amount = Amount(value, value) if math.isfinite(value) else None
+        if amount is None:
+            decimal = self._rules.decimal
             raise MarketError(
-                f"{where}, column {column!r}: must be a plain number such as 45000, without currency, or empty; "
-                f"{'' if self._rules.decimal else separators}got {cell!r:.80}."
+                f"{where}, column {column!r}: must be a number such as 45000, '45000 EUR' or '45-52k', or empty; got "
+                f"{cell!r:.80}.{f' It must fit `decimal={decimal!r}`.' if decimal else ''}{_way_to_nothing(cell)}"
             )
-        return value
+        self._check_units(amount, cell, where, column)
+        if amount.low == amount.high:
+            return amount.low
+        return {"low": amount.low, "high": amount.high, "middle": (amount.low + amount.high) / 2}[end]
+
+    def units(self, column: str) -> tuple[str, str]:
+        """The currency and the period that the numbers of a column name; empty where they name none."""
+        units = self._units.get(column, {})
+        return next(filter(None, units.get("currency", ())), ""), next(filter(None, units.get("period", ())), "")
 
     def date(self, cell: Any, where: str, column: str, *, through: bool = False) -> float | None:
         """Seconds since 1970 of a date, or ``None`` for an empty cell; :class:`MarketError` for anything else.
@@ -327,31 +396,87 @@ class CellReader:
         if self.is_nothing(cell):
             return None
         try:
-            return seconds_of(cell, through=through)
+            return seconds_of(cell, through=through, formats=self._formats)
         except ValueError:
-            is_word = isinstance(cell, str) and not any(map(str.isdigit, cell))
-            hint = f" If this means no date, say so by `null_values=[{cell!r:.80}, ...]`." if is_word else ""
+            form = "be a date such as 2026-11-30 or 2026-11-30T17:00+01:00 (ISO 8601)"
+            if self._formats:
+                form = f"fit `date_format={self._rules.date_format!r}`"
             raise MarketError(
-                f"{where}, column {column!r}: must be a date such as 2026-11-30 or 2026-11-30T17:00+01:00 (ISO 8601), "
-                f"or empty; got {cell!r:.80}.{hint}"
+                f"{where}, column {column!r}: must {form}, or empty; got {cell!r:.80}."
+                f"{_way_to_nothing(cell) or way_to_format(self.column(column))}"
             ) from None
 
-    def _plain_number(self, cell: Any, column: str) -> Any:
-        if not isinstance(cell, str):
-            return cell
-        text, decimal = cell.strip(), self._rules.decimal
+    def column(self, column: str) -> Iterator[Any]:
+        """The cells of a column that say something; nothing if the reader was made without ``columns``."""
+        place = (column, []) if column in self._header else _split(self._header, column)
+        if self._columns is None or place is None:
+            return
+        for cell in self._columns(place[0]):
+            with contextlib.suppress(MarketError):  # a cell that holds no objects is refused with its row
+                found = self._entry(cell, place[1], self._file, column) if place[1] else cell
+                if not self.is_nothing(found):
+                    yield found
+
+    def _amount(self, text: str, where: str, column: str) -> Amount | None:
+        """The amount that a text says, ``None`` for anything else; :class:`MarketError` if it may say two amounts."""
+        decimal = self._rules.decimal
         if decimal is None:
-            seen = self._texts.setdefault(column, _SeenTexts())
-            seen.n_numbers += 1
-            seen.with_point += "." in text
-            seen.grouped += _GROUPED.fullmatch(text) is not None
-            return text
-        thousands = rf"[{re.escape(_THOUSANDS[decimal])} \xa0\u202f']"
-        if re.fullmatch(rf"[+-]?\d{{1,3}}(?:{thousands}\d{{3}})+(?:{re.escape(decimal)}\d+)?", text):
-            text = re.sub(thousands, "", text)
-        elif _THOUSANDS[decimal] in text:
-            return math.nan
-        return text.replace(decimal, ".")
+            seen = self._seen_numbers(column, text)
+            if seen.is_plain:
+                return self._plain_amount(text, column)
+            own, is_ambiguous = decimal_signs(text)
+            signs = own or seen.signs
+            if is_ambiguous and len(signs) != 1:
+                shown = "show both decimal signs" if signs else "do not show it"
+                raise MarketError(
+                    f"{where}, column {column!r}: {text!r:.80} may be thousands or a number with decimals, and the "
+                    f"other numbers of the column {shown}: say `decimal=','` if a point separates thousands, or "
+                    "`decimal='.'` if it is the decimal sign."
+                )
+            decimal = next(iter(signs)) if len(signs) == 1 else "."
+        value = number_in_text(text, decimal)
+        return Amount(value, value) if math.isfinite(value) else amount_in(text, decimal)
+
+    def _plain_amount(self, text: str, column: str) -> Amount | None:
+        """A plain number; counts numbers in which a point may separate thousands."""
+        seen = self._texts.setdefault(column, _SeenTexts())
+        seen.n_numbers += 1
+        seen.with_point += "." in text
+        seen.grouped += _GROUPED.fullmatch(text) is not None
+        value = float(text)
+        return Amount(value, value) if math.isfinite(value) else None
+
+    def _seen_numbers(self, column: str, text: str) -> _SeenNumbers:
+        """What the numbers of a column show, of which the text is one."""
+        if column not in self._numbers or self._columns is None:
+            texts = {text, *(cell.strip() for cell in self.column(column) if isinstance(cell, str))}
+            whole = [one for one in texts if not _THOUSANDS.search(one)]
+            signs = set[str]().union(*(decimal_signs(one)[0] for one in whole))
+            self._numbers[column] = _SeenNumbers(all(map(_is_plain_number, texts)), signs)
+        return self._numbers[column]
+
+    def _check_units(self, amount: Amount, cell: Any, where: str, column: str) -> None:
+        """Raises for a currency or a period other than those of earlier cells of the column.
+
+        A salary without a period counts as one for a year if other cells name a period. One without a currency may be
+        in any.
+        """
+        units = self._units.setdefault(column, {"currency": {}, "period": {}})
+        for what, said in (("currency", amount.currency), ("period", amount.period)):
+            known = units[what]
+            if said in known and len(known) == 1:
+                continue
+            known.setdefault(said, f"{where} ({cell!r:.40})")
+            if what == "currency":
+                others = [one for one in known if one and said and one != said]
+            else:
+                others = [one for one in known if (one or "year") != (said or "year")]
+            if others:
+                raise MarketError(
+                    f"{where}, column {column!r}: {cell!r:.80} is {_in_unit(what, said)}, and {known[others[0]]} is "
+                    f"{_in_unit(what, others[0])}. Numbers of one column are compared, so they must have one {what}: "
+                    "convert them in the file, or leave the column out of `context`."
+                )
 
     def finish(self) -> None:
         """Call this after the last row.
@@ -581,6 +706,26 @@ def _is_broken(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _way_to_nothing(cell: Any) -> str:
+    """What to do about a word in a column of numbers or dates; empty for a cell with a digit."""
+    is_word = isinstance(cell, str) and not any(map(str.isdigit, cell))
+    return f" If this means that nothing is known, say so by `null_values=[{cell!r:.80}, ...]`." if is_word else ""
+
+
+def _is_plain_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _in_unit(what: str, unit: str) -> str:
+    if what == "currency":
+        return f"in {unit}"
+    return f"for one {unit}" if unit else "without a period, which counts as for one year"
 
 
 def _doubt_of_letters(column: str, seen: _SeenTexts) -> str | None:

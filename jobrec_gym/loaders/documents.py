@@ -19,6 +19,8 @@ _BLOCKS = {"p", "br", "li", "ul", "ol", "div", "tr", "table", "section", "articl
 }
 BREAKING_TAG = re.compile(r"<(?:p|br|li|div|h[1-6])\b", re.IGNORECASE)
 """A tag that begins a new line."""
+_COMMENT_BEGUN = re.compile("<!--[^<>]*(?:<(?!/)[^<>]*)*")
+_COMMENT_END = re.compile(r"--\s*>")
 _LEFT_OUT = {"script", "style"}
 
 
@@ -60,9 +62,14 @@ def html_text(text: str) -> str:
     end = source.rfind(">") + 1
     # In HTML, "<![" begins a comment that ends at the next ">", as "<!" does. Python's parser fails at a word
     # after "<![" that it does not know.
-    source = source[:end].replace("<![", "<!") + source[end:].replace("<", "&lt;")
+    tags, rest = source[:end].replace("<![", "<!"), source[end:].replace("<", "&lt;")
+    # A "<!--" after the last end of a comment begins no comment, and the parser would search for the end of each one
+    # anew. It is text, up to the next ">" or end tag: in a script it must not hide "</script>".
+    ends = [found.start() for found in _COMMENT_END.finditer(tags)]
+    last = max(ends[-1] - len("<!--") + 1, 0) if ends else 0
+    tags = tags[:last] + _COMMENT_BEGUN.sub(lambda found: found[0].replace("<", "&lt;"), tags[last:])
     parser = _Text()
-    parser.feed(source)
+    parser.feed(tags + rest)
     parser.close()
     lines = (" ".join(line.split()) for line in "".join(parser.parts).split("\n"))
     return "\n".join(line for line in lines if line)

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 import numbers
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 from jobrec_gym.interactions import Interactions, LogError
 from jobrec_gym.loaders.cells import is_nothing
 from jobrec_gym.loaders.log_cells import (
-    YES_OR_NO,
     BadCell,
     BadRows,
     Ids,
+    Notation,
     OnBad,
+    OnUnknownShown,
     TimeForm,
     columns_of,
     find_of,
@@ -31,14 +33,16 @@ from jobrec_gym.loaders.log_cells import (
     propensity_in,
     refuse_near_columns,
     time_in,
+    way_to_times,
     word_number,
+    yes_in,
 )
 from jobrec_gym.loaders.reading import Rows, Table
 from jobrec_gym.market import LabourMarket
 from jobrec_gym.near_miss import did_you_mean
 from jobrec_gym.simulators.base import DECISIONS, decision_rewards
 
-__all__ = ["EVENT_FIELDS", "EVENT_WORDS", "Events", "WithoutImpression", "read_events"]
+__all__ = ["EVENT_FIELDS", "EVENT_WORDS", "WITHOUT_PROPENSITIES", "Events", "WithoutImpression", "read_events"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +52,12 @@ EVENT_FIELDS = ("applicant", "job", "event", "time", "set", "bot", "propensity",
 EVENT_WORDS = ("impression", *DECISIONS)
 """What an event may be. A log's own words are mapped to these by ``decisions=``; ``dismiss`` is read as ``ignore``."""
 
+WITHOUT_PROPENSITIES = (
+    " So the log gets no propensities: with which probability a job was chosen among fewer jobs is not known. To keep "
+    "them, leave such sets out, `on_unknown_shown='bad', on_bad='skip'`."
+)
+"""The end of the warning that candidate sets lack unknown jobs, for a log that has propensities."""
+
 WithoutImpression = Literal["skip", "keep"]
 
 _IMPRESSION = len(DECISIONS)
@@ -55,7 +65,11 @@ _NO_EVENT = -1
 """The number of a word that ``decisions=`` maps to ``None``."""
 _UNKNOWN_EVENT = "unknown event"
 _NO_SET = -1
-_NOT_WHOLE = "recommendations of a set with an impossible event (`events={'sets': False}` keeps them, without sets)"
+_NOT_WHOLE = (
+    "recommendations of a set with an impossible event (`events={'sets': False}` keeps them, without sets; "
+    "`on_unknown_shown='skip'` keeps the sets of which the market lacks jobs, with the others)"
+)
+_PLURAL = re.compile(r"\b(event|recommendation)s\b")
 _MOST_SHOWN = 1 << 28
 """The most entries of ``shown_ids``: 2 GiB of them."""
 
@@ -95,7 +109,8 @@ class Events:
             of the first of these events. The set of this recommendation is the job alone. Its propensity is 1 if the
             log has propensities.
         sets: Whether recommendations get candidate sets. If True, a set of which an impression was left out as a bad
-            row is not whole, and all recommendations of that set are left out too.
+            row is not whole, and all recommendations of that set are left out too. With ``on_unknown_shown="skip"``
+            only the job itself is left out of the set if the market lacks it.
 
     Raises:
         LogError: For a value that is not allowed.
@@ -151,6 +166,8 @@ def read_events(
     decisions: Mapping[str, str | None] | None = None,
     rewards: Mapping[str, float] | None = None,
     on_bad: OnBad = "raise",
+    on_unknown_shown: OnUnknownShown = "bad",
+    notation: Notation = Notation(),  # noqa: B008  # frozen
 ) -> Interactions:
     """The log that a table of events makes, in the order of its recommendations' times.
 
@@ -166,6 +183,8 @@ def read_events(
             left out.
         rewards: Rewards in place of those of the decisions.
         on_bad: Whether rows that are wrong raise an error, or are left out and counted.
+        on_unknown_shown: Whether an impression of an unknown job, if it is left out, spoils its set.
+        notation: How dates and numbers are written.
 
     Raises:
         LogError: As :func:`~jobrec_gym.loaders.interactions.load_interactions`.
@@ -179,7 +198,7 @@ def read_events(
         )
     worth = np.array([decision_rewards(rewards)[decision] for decision in DECISIONS])
     left_out: Counter[str] = Counter()
-    found = _found(table, market, names, rules, ids, _words(decisions), on_bad, left_out)
+    found = _found(table, market, names, rules, ids, _words(decisions), on_bad, notation, left_out)
     if not found.has_impressions:  # only impressions have propensities
         names.pop("propensity", None)
     if rules.window is not None and not found.has_impressions:
@@ -188,10 +207,11 @@ def read_events(
             "means one, `decisions={'shown': 'impression'}`, or leave `window` out."
         )
     joined = _joined(found, rules, left_out)
-    log = _assembled(market, found, joined, rules, worth, names, left_out)
+    skips_unknown = on_unknown_shown == "skip"
+    log, n_smaller = _assembled(market, found, joined, rules, worth, names, skips_unknown, left_out)
     if not len(log):
         raise LogError(f"{table.file}: no recommendation is left; left out were {_listed(left_out)}.")
-    logger.warning("%s", _told(table, names, rules, found, log, left_out))
+    logger.warning("%s", _told(table, names, rules, found, log, n_smaller, left_out))
     return log
 
 
@@ -215,7 +235,8 @@ class _Found:
         is_test: bool (n,).
         is_lost: bool (n,), whether the event is an impression with a wrong cell.
         has_impressions: Whether any event of the file is an impression, even a wrong one.
-        lost: The persons, sets and times of wrong impressions that are not among the events. Their sets are not whole.
+        lost: The persons, sets and times of wrong impressions that are not among the events, and whether their job is
+            unknown, while the rest is right. Their sets are not whole.
     """
 
     kind: _Numbers
@@ -228,7 +249,7 @@ class _Found:
     is_test: _Mask
     is_lost: _Mask
     has_impressions: bool
-    lost: tuple[_Numbers, _Numbers, NDArray[np.float64]]
+    lost: tuple[_Numbers, _Numbers, NDArray[np.float64], _Mask]
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,17 +316,20 @@ def _found(
     ids: Ids,
     words: Mapping[str, int],
     on_bad: OnBad,
+    notation: Notation,
     left_out: Counter[str],
 ) -> _Found:
     """Reads the columns of a table, and counts in ``left_out`` what is left out."""
     n = len(table.rows)
     if not n:
         raise LogError(f"{table.file} has no rows.")
-    columns = {name: _Column.of(_cells(table, column)) for name, column in names.items()}
+    columns = {name: _Column.of(table.column(column)) for name, column in names.items()}
     rows, find, places = _Checked(table), find_of(ids), places_of(market, ids)
     if "bot" in columns:
-        is_bot = rows.values(columns["bot"], _yes) > 0
-        left_out["of bots"] = int((is_bot & rows.good).sum())
+        is_bot = (
+            rows.values(columns["bot"], lambda cell: yes_in(cell, "bot that is neither yes nor no", empty=False)) > 0
+        )
+        left_out["events of bots"] = int((is_bot & rows.good).sum())
         rows.good &= ~is_bot
 
     def event(cell: Any) -> int:
@@ -317,18 +341,18 @@ def _found(
 
     kind = rows.values(columns["event"], event).astype(np.int64)
     is_none = rows.good & (kind == _NO_EVENT)
-    left_out["that `decisions` maps to nothing"] = int(is_none.sum())
+    left_out["events that `decisions` maps to nothing"] = int(is_none.sum())
     rows.good &= ~is_none
     is_impression = rows.good & (kind == _IMPRESSION)
     person = rows.values(columns["applicant"], lambda cell: found_row(find, places[0], cell, "unknown person"))
     of_known = rows.good.copy()
-    time = _times(rows, columns["time"]) if "time" in columns else np.arange(n, dtype=np.float64)
+    time = _times(rows, columns["time"], notation) if "time" in columns else np.arange(n, dtype=np.float64)
     at_known = rows.good.copy()
     job = rows.values(columns["job"], lambda cell: found_row(find, places[1], cell, "unknown job"))
     can_open = rows.good.copy()
     propensity = np.ones(n)
     if "propensity" in columns:
-        propensity = rows.values(columns["propensity"], propensity_in, is_impression)
+        propensity = rows.values(columns["propensity"], lambda cell: propensity_in(cell, notation), is_impression)
     is_test = np.zeros(n, dtype=bool)
     if "split" in columns:
         only_impressions = rules.without_impression == "skip" and is_impression.any()
@@ -340,8 +364,8 @@ def _found(
 
     if n_bad := sum(rows.bad.n.values()):
         if on_bad == "raise" or not rows.good.any():
-            raise LogError(_complaint(table, market, rows, n_bad, ids))
-        left_out[f"impossible ({rows.bad.text()})"] = n_bad
+            raise LogError(_complaint(table, market, rows, n_bad, ids, way_to_times(rows.bad, table, names, notation)))
+        left_out[f"impossible events ({rows.bad.text()})"] = n_bad
     if not rows.good.any():
         raise LogError(f"{table.file}: no event is left; left out were {_listed(left_out)}.")
     is_lost = is_impression & ~rows.good
@@ -359,17 +383,12 @@ def _found(
         is_test=is_test[kept],
         is_lost=is_lost[kept],
         has_impressions=bool(is_impression.any()),
-        lost=(people[elsewhere], sets[elsewhere], time[elsewhere]),
+        lost=(people[elsewhere], sets[elsewhere], time[elsewhere], at_known[elsewhere]),
     )
 
 
-def _cells(table: Table, column: str) -> Sequence[Any]:
-    rows = table.rows
-    return rows.column(column) if isinstance(rows, Rows) else [row.get(column) for _, row in rows]
-
-
-def _complaint(table: Table, market: LabourMarket, rows: _Checked, n_bad: int, ids: Ids) -> str:
-    hint = rows.bad.ways_out(market, ids)
+def _complaint(table: Table, market: LabourMarket, rows: _Checked, n_bad: int, ids: Ids, hint: str) -> str:
+    hint = f"{rows.bad.ways_out(market, ids)}{hint}"
     if _UNKNOWN_EVENT in rows.bad.n:
         hint += (
             f" Events are {EVENT_WORDS[0]} (a job was shown), "
@@ -397,7 +416,7 @@ def _words(decisions: Mapping[str, str | None] | None) -> dict[str, int]:
     return words
 
 
-def _times(rows: _Checked, column: _Column) -> NDArray[np.float64]:
+def _times(rows: _Checked, column: _Column, notation: Notation) -> NDArray[np.float64]:
     """The times (n,). Numbers, dates, and dates with a time zone cannot be put in order with one another."""
     known = get_args(TimeForm)
     forms: list[int] = []  # of each distinct cell, a place in `known`
@@ -406,7 +425,7 @@ def _times(rows: _Checked, column: _Column) -> NDArray[np.float64]:
         forms.append(known.index("number"))
         if is_nothing(cell):
             raise BadCell("no time", cell)
-        value, form = time_in(cell, "no time")
+        value, form = time_in(cell, "no time", notation)
         forms[-1] = known.index(form)
         return value
 
@@ -423,15 +442,6 @@ def _times(rows: _Checked, column: _Column) -> NDArray[np.float64]:
             strange = "without a zone among times with one" if is_zoned else "with a zone among times without one"
             rows.refuse(f"time {strange}", column, form != of_all)
     return time
-
-
-def _yes(cell: Any) -> bool:
-    if is_nothing(cell):
-        return False
-    word = str(cell).strip().casefold().removesuffix(".0")
-    if word not in YES_OR_NO:
-        raise BadCell("bot that is neither yes nor no", cell)
-    return YES_OR_NO[word]
 
 
 def _set_number(cell: Any, known: dict[str, int]) -> int:
@@ -463,9 +473,9 @@ def _joined(found: _Found, rules: Events, left_out: Counter[str]) -> _Joined:
     is_open = found.kind == _IMPRESSION
     # Of equal events, and of impressions of one job in one set, only the first one counts.
     first = _is_first(in_time, found.pair, found.kind, found.time, found.set)
-    left_out["that came twice"] = int((~first & ~found.is_lost).sum())
+    left_out["events that came twice"] = int((~first & ~found.is_lost).sum())
     again = is_open & first & (found.set != _NO_SET) & ~_is_first(in_time, found.pair, found.set, found.kind)
-    left_out["of a job that was shown again in the same set"] = int((again & ~found.is_lost).sum())
+    left_out["events of a job that was shown again in the same set"] = int((again & ~found.is_lost).sum())
     counts = first & ~again
     is_open &= counts
     is_answer = counts & ~is_open
@@ -485,11 +495,11 @@ def _joined(found: _Found, rules: Events, left_out: Counter[str]) -> _Joined:
         of[rows] = opened[group[rows]]
         is_alone[opened] = True
     else:
-        left_out["without an impression before them"] = int((lonely & (latest < 0)).sum())
-        left_out["later than `window` after their impression"] = int((lonely & (latest >= 0)).sum())
+        left_out["events without an earlier impression"] = int((lonely & (latest < 0)).sum())
+        left_out["events later than `window` after the impression"] = int((lonely & (latest >= 0)).sum())
     decision = np.zeros(n, dtype=np.int64)
     answers = np.flatnonzero(is_answer & (of >= 0))
-    left_out["that answer an impossible impression"] = int(found.is_lost[of[answers]].sum())
+    left_out["events that would answer an impossible impression"] = int(found.is_lost[of[answers]].sum())
     np.maximum.at(decision, of[answers], found.kind[answers])
     event = in_time[(is_open | is_alone)[in_time]]
     return _Joined(event, decision[event], is_alone[event])
@@ -542,12 +552,14 @@ def _assembled(
     rules: Events,
     worth: NDArray[np.float64],
     names: Mapping[str, str],
+    skips_unknown: bool,
     left_out: Counter[str],
-) -> Interactions:
+) -> tuple[Interactions, int]:
+    """The log, and the number of its recommendations whose set lacks unknown jobs."""
     offsets = shown = None
     kept = ~found.is_lost[joined.event]
-    group, is_whole = _sets(found, joined)
-    has_sets = rules.sets and np.bincount(group[kept], minlength=1).max() > 1
+    group, is_whole, is_smaller = _sets(found, joined, skips_unknown)
+    has_sets = rules.sets and (np.bincount(group[kept], minlength=1).max() > 1 or is_smaller[kept].any())
     if has_sets:
         left_out[_NOT_WHOLE] = int((kept & ~is_whole).sum())
         kept &= is_whole
@@ -556,7 +568,9 @@ def _assembled(
         offsets, shown = _shown(found.job[joined.event], _groups(group[kept]))
     event = joined.event
     people = found.person[event]
-    return Interactions(
+    n_smaller = int(is_smaller[kept].sum()) if has_sets else 0
+    has_propensities = "propensity" in names and not n_smaller
+    log = Interactions(
         market,
         people,
         found.job[event],
@@ -564,18 +578,23 @@ def _assembled(
         decision=joined.decision.astype(np.int8),
         held_out=found.is_test[event] if "split" in names else market.applicants.held_out[people],
         time=found.time[event] if "time" in names else None,
-        propensity=np.where(joined.is_alone, 1.0, found.propensity[event]) if "propensity" in names else None,
+        propensity=np.where(joined.is_alone, 1.0, found.propensity[event]) if has_propensities else None,
         shown_offsets=offsets,
         shown_ids=shown,
     )
+    return log, n_smaller
 
 
-def _sets(found: _Found, joined: _Joined) -> tuple[_Numbers, _Mask]:
-    """The number (m,) of each recommendation's set, and whether no impression of that set is lost, bool (m,)."""
+def _sets(found: _Found, joined: _Joined, skips_unknown: bool) -> tuple[_Numbers, _Mask, _Mask]:
+    """The number (m,) of each recommendation's set, and whether that set is whole and whether it is smaller, bool (m,).
+
+    A set is not whole if an impression of it is lost. It is smaller, and may be whole, if unknown jobs are left out.
+    """
     event, m = joined.event, len(joined.event)
+    *lost, is_unknown = found.lost
     people, sets, time = (
-        np.concatenate([of_all[event], lost])
-        for of_all, lost in zip((found.person, found.set, found.time), found.lost, strict=True)
+        np.concatenate([of_all[event], of_lost])
+        for of_all, of_lost in zip((found.person, found.set, found.time), lost, strict=True)
     )
     # Equal ids make a set; without ids equal times do. A recommendation without an impression is a set of its own.
     kind = (sets == _NO_SET).astype(np.int64)
@@ -583,8 +602,9 @@ def _sets(found: _Found, joined: _Joined) -> tuple[_Numbers, _Mask]:
     kind[:m][joined.is_alone] = 2
     value[:m][joined.is_alone] = np.flatnonzero(joined.is_alone)
     group = _groups(kind, people, value)
-    is_lost = np.append(found.is_lost[event], np.ones(len(group) - m, dtype=bool))
-    return _groups(group[:m]), ~np.isin(group[:m], group[is_lost])
+    is_left_out = np.append(np.zeros(m, dtype=bool), is_unknown & skips_unknown)
+    is_lost = np.append(found.is_lost[event], np.ones(len(group) - m, dtype=bool)) & ~is_left_out
+    return _groups(group[:m]), ~np.isin(group[:m], group[is_lost]), np.isin(group[:m], group[is_left_out])
 
 
 def _shown(jobs: _Numbers, group: _Numbers) -> tuple[_Numbers, _Numbers]:
@@ -613,6 +633,7 @@ def _told(
     rules: Events,
     found: _Found,
     log: Interactions,
+    n_smaller: int,
     left_out: Mapping[str, int],
 ) -> str:
     """The warning that says what became of the events."""
@@ -630,6 +651,9 @@ def _told(
     elif rules.sets:
         together = "under one id or at one time" if "set" in names else "at one time; a column `set` may say more"
         line += f" What was shown together is not known: nobody was shown two jobs {together}."
+    if n_smaller:
+        line += f" The candidate sets of {n_smaller:,} of them are without the jobs that the market lacks."
+        line += WITHOUT_PROPENSITIES if "propensity" in names else ""
     if rules.window is not None and (latest := np.abs(found.time).max()) >= _NO_SECONDS:
         line += f" `window` is in the unit of `time`, which is hardly seconds: times go up to {latest:,.0f}."
     if "time" not in names:
@@ -642,4 +666,6 @@ def _told(
 
 
 def _listed(left_out: Mapping[str, int]) -> str:
-    return ", ".join(f"{n:,} {what}" for what, n in left_out.items() if n)
+    """The counts with what they count, which begins with a noun in the plural."""
+    named = {what if n > 1 else _PLURAL.sub(r"\1", what, count=1): n for what, n in left_out.items() if n}
+    return ", ".join(f"{n:,} {what}" for what, n in named.items())

@@ -14,14 +14,15 @@ import numpy as np
 
 from jobrec_gym.interactions import Interactions, LogError, is_saved_log
 from jobrec_gym.loaders.cells import is_nothing
-from jobrec_gym.loaders.events import EVENT_FIELDS, Events, read_events
+from jobrec_gym.loaders.events import EVENT_FIELDS, WITHOUT_PROPENSITIES, Events, read_events
 from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES
 from jobrec_gym.loaders.log_cells import (
-    YES_OR_NO,
     BadCell,
     BadRows,
     Ids,
+    Notation,
     OnBad,
+    OnUnknownShown,
     TimeForm,
     columns_of,
     find_of,
@@ -31,13 +32,17 @@ from jobrec_gym.loaders.log_cells import (
     number_in,
     places_of,
     propensity_in,
+    proposed_columns_of_log,
     refuse_near_columns,
     time_in,
+    way_to_times,
     word_number,
+    yes_in,
 )
 from jobrec_gym.loaders.reading import Reading, Table, read_table
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import LabourMarket
+from jobrec_gym.market.dates import DateFormat, date_formats
 from jobrec_gym.near_miss import with_known_keywords
 from jobrec_gym.paths import place_of
 from jobrec_gym.simulators.base import DECISIONS, decision_rewards
@@ -51,6 +56,7 @@ LOG_FIELDS = ("applicant", "job", "decision", "reward", "time", "posted", "shown
 
 _UNKNOWN_DECISION = "unknown decision"
 _TWICE = "twice the same"
+_NAMED = 3  # how many unknown jobs a message names
 _ROWS_ARE_EVENTS = "If rows are events (shown, clicked, applied), say `events=True`."
 
 
@@ -68,17 +74,20 @@ def load_interactions(
     delimiter: str | None = None,
     encoding: str | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
+    decimal: str | None = None,
+    date_format: DateFormat | None = None,
     split_by: Literal["time"] | None = None,
     test_fraction: float = 0.3,
     on_bad: OnBad = "raise",
+    on_unknown_shown: OnUnknownShown = "bad",
 ) -> Interactions:
     """A log on a market, from a file or from a folder of :meth:`~jobrec_gym.interactions.Interactions.save`.
 
     A row is one recommendation. It has ``applicant`` and ``job``, and ``decision``, ``reward`` or both. If it has both,
     ``reward`` is used. A row without either is a recommendation without an answer. A row may also have ``time`` and
-    ``posted`` (when the recommendation and the job's posting were made: numbers, or dates in ISO 8601), ``shown`` (all
-    jobs that the person was shown, including the recommended one), ``propensity`` (the probability with which this job
-    was chosen), ``split`` (``train`` or ``test``) and ``moving`` (``yes`` if answers changed the applicants, as in
+    ``posted`` (when the recommendation and the job's posting were made: numbers or dates), ``shown`` (all jobs that the
+    person was shown, including the recommended one), ``propensity`` (the probability with which this job was chosen),
+    ``split`` (``train`` or ``test``) and ``moving`` (``yes`` if answers changed the applicants, as in
     ``JobRecCareer-v0``; one such row marks the whole log).
 
     With ``events``, a row is one event: a job was shown, clicked, saved, applied for or dismissed. It has
@@ -109,10 +118,20 @@ def load_interactions(
             are as in :func:`~jobrec_gym.loaders.tables.load_table`.
         encoding: Encoding of text; by default UTF-8, or the one of a byte order mark.
         max_bytes: Largest size in bytes of a compressed file once it is uncompressed.
+        decimal: ``"."`` or ``","``, the decimal sign of ``reward`` and ``propensity``. The other sign then separates
+            thousands. By default a point is the decimal sign.
+        date_format: How dates are written, as in :func:`~jobrec_gym.loaders.tables.load_table`; by default in ISO 8601.
+            If it is given, every time must be such a date, and a number such as 20261231 is read by it.
         split_by: ``"time"`` holds out the latest interactions. By default the column ``split`` says which ones are held
             out; without that column the interactions of the market's held-out applicants are held out.
         test_fraction: Share that ``"time"`` holds out. At least one row is held out, and at least one is not.
         on_bad: Whether rows that are wrong raise an error, or are left out and counted.
+        on_unknown_shown: What an unknown job does to the candidate sets of other jobs, which were shown together with
+            it. With ``"bad"`` it spoils them: a row that has it in ``shown`` is wrong, and of events all
+            recommendations of its set are left out. With ``"skip"`` the set is the known jobs alone, and a warning
+            counts such sets. A row whose own job is unknown is wrong in both cases. If a set has lost jobs, the log
+            gets no propensities: they are probabilities of a choice among all jobs that were shown, and say nothing
+            about a choice among fewer. An estimate by ``"dm"`` is then of a choice among the known jobs.
 
     Raises:
         LogError: For a missing column, for a column that is nearly a field (``Propensity``) but not mapped, and for
@@ -127,7 +146,11 @@ def load_interactions(
     Example:
         >>> log = load_interactions("csv:log.csv", market, {"applicant": "user", "job": "item"})  # doctest: +SKIP
     """
-    for name, value, allowed in (("ids", ids, get_args(Ids)), ("on_bad", on_bad, get_args(OnBad))):
+    for name, value, allowed in (
+        ("ids", ids, get_args(Ids)),
+        ("on_bad", on_bad, get_args(OnBad)),
+        ("on_unknown_shown", on_unknown_shown, get_args(OnUnknownShown)),
+    ):
         if value not in allowed:
             raise LogError(f"`{name}` must be one of {allowed}, got {value!r}.")
     if split_by not in (None, "time"):
@@ -137,12 +160,14 @@ def load_interactions(
         raise LogError(f"`test_fraction` must be in (0, 1), got {test_fraction!r:.40}.")
     if not isinstance(separator, str) or not separator:
         raise LogError(f"`separator` must be a text that is not empty, such as ';', got {separator!r:.40}.")
+    notation = Notation(date_formats(date_format), decimal)
     rules = Events.of(events)
     if rules is not None and separator != ";":
         raise LogError("`separator` has no meaning with `events`: the jobs of a set are rows of their own.")
     if is_saved_log(source):
         asked: dict[str, Any] = {"columns": columns, "decisions": decisions, "rewards": rewards, "encoding": encoding}
         asked |= {"ids": ids != "key", "separator": separator != ";", "delimiter": delimiter, "events": rules}
+        asked |= {"decimal": decimal, "date_format": date_format, "on_unknown_shown": on_unknown_shown != "bad"}
         if given := [name for name, value in asked.items() if value]:
             raise LogError(
                 f"{' and '.join(f'`{name}`' for name in given)} cannot be given for {source}, which is a saved log: "
@@ -156,11 +181,20 @@ def load_interactions(
         table = read_table(source, Reading(delimiter, encoding, max_bytes))
         if rules is None:
             names = _columns_of(table, columns or {})
-            reader = _RowReader(market, names, ids, decisions, rewards, separator)
-            log = _read(table, market, names, reader, ids, on_bad)
+            reader = _RowReader(market, names, ids, decisions, rewards, separator, notation, on_unknown_shown)
+            log = _read(table, market, names, reader, ids, on_bad, notation)
         else:
             log = read_events(
-                table, market, rules, columns, ids=ids, decisions=decisions, rewards=rewards, on_bad=on_bad
+                table,
+                market,
+                rules,
+                columns,
+                ids=ids,
+                decisions=decisions,
+                rewards=rewards,
+                on_bad=on_bad,
+                on_unknown_shown=on_unknown_shown,
+                notation=notation,
             )
     if split_by == "time":
         if log.time is None:
@@ -183,6 +217,7 @@ class _Row:
     reward: float
     time: float
     shown: tuple[int, ...]
+    unknown: tuple[str, ...]  # further jobs that were shown, which the market lacks
     propensity: float
     split: bool
     moving: bool
@@ -198,6 +233,8 @@ class _RowReader:
         decisions: The log's own words.
         rewards: Rewards in place of those of the decisions.
         separator: The text that separates shown jobs.
+        notation: How dates and numbers are written.
+        on_unknown_shown: Whether unknown jobs among those shown make a row bad.
     """
 
     def __init__(
@@ -208,8 +245,12 @@ class _RowReader:
         decisions: Mapping[str, str | None] | None,
         rewards: Mapping[str, float] | None,
         separator: str,
+        notation: Notation,
+        on_unknown_shown: OnUnknownShown,
     ):
         self._names = names
+        self._skips_unknown = on_unknown_shown == "skip"
+        self._notation = notation
         self._find = find_of(ids)
         self._people, self._jobs = places_of(market, ids)
         self._words = _words(decisions)
@@ -226,16 +267,18 @@ class _RowReader:
         decision = _decision(cells.get(names["decision"]), self._words) if "decision" in names else -1
         reward = self._reward(cells, decision)
         times = self._times(cells)
-        shown = self._shown(cells, job) if "shown" in names else ()
-        propensity = propensity_in(cells.get(names["propensity"])) if "propensity" in names else math.nan
+        shown, unknown = self._shown(cells, job) if "shown" in names else ((), ())
+        propensity = (
+            propensity_in(cells.get(names["propensity"]), self._notation) if "propensity" in names else math.nan
+        )
         is_test = is_test_in(cells.get(names["split"])) if "split" in names else False
-        moving = str(cells.get(names["moving"])).strip().casefold() if "moving" in names else "no"
-        if moving not in YES_OR_NO:
-            raise BadCell("moving that is neither yes nor no", cells.get(names["moving"]))
+        is_moving = False
+        if "moving" in names:
+            is_moving = yes_in(cells.get(names["moving"]), "moving that is neither yes nor no")
         if self._has_dates is None and times:
             self._has_dates = _is_date(next(iter(times.values())))
         time = times["time"][0] if "time" in times else math.nan
-        return _Row(applicant, job, decision, reward, time, shown, propensity, is_test, YES_OR_NO[moving])
+        return _Row(applicant, job, decision, reward, time, shown, unknown, propensity, is_test, is_moving)
 
     def _cell(self, cells: Mapping[str, Any], name: str) -> Any:
         """The cell of a field; ``None`` if it says nothing."""
@@ -245,7 +288,7 @@ class _RowReader:
     def _reward(self, cells: Mapping[str, Any], decision: int) -> float:
         cell = self._cell(cells, "reward")
         if cell is not None:
-            return number_in(cell, "reward that is no finite number")
+            return number_in(cell, "reward that is no finite number", self._notation)
         return math.nan if decision < 0 else float(self._worth[decision])
 
     def _times(self, cells: Mapping[str, Any]) -> dict[str, tuple[float, TimeForm]]:
@@ -254,7 +297,7 @@ class _RowReader:
         for name, kind in (("time", "no time"), ("posted", "posting time that cannot be read")):
             cell = self._cell(cells, name)
             if cell is not None:
-                found[name] = time_in(cell, kind)
+                found[name] = time_in(cell, kind, self._notation)
             elif name == "time" and "time" in self._names:
                 raise BadCell(kind, cells.get(self._names["time"]))
         if len(found) == 2 and found["time"][0] < found["posted"][0]:
@@ -265,15 +308,23 @@ class _RowReader:
                 raise BadCell(kind, self._cell(cells, name))
         return found
 
-    def _shown(self, cells: Mapping[str, Any], job: int) -> tuple[int, ...]:
-        """The rows of the jobs that were shown, including the recommended ``job``."""
+    def _shown(self, cells: Mapping[str, Any], job: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """The rows of the jobs that were shown, including the recommended ``job``, and unknown jobs that were shown."""
         listed = jobs_in(cells.get(self._names["shown"]), self._separator, self._jobs)
-        shown = tuple(found_row(self._find, self._jobs, one, "unknown job among those shown") for one in listed)
+        shown: list[int] = []
+        unknown: list[str] = []
+        for one in listed:
+            try:
+                shown.append(found_row(self._find, self._jobs, one, "unknown job among those shown"))
+            except BadCell:
+                if not self._skips_unknown:
+                    raise
+                unknown.append(str(one))
         if len(set(shown)) < len(shown):
             raise BadCell("the same job shown twice", self._cell(cells, "shown"))
         if job not in shown:
             raise BadCell("recommended job not among those shown", self._cell(cells, "job"))
-        return shown
+        return tuple(shown), tuple(unknown)
 
 
 def _is_date(time: tuple[float, TimeForm]) -> bool:
@@ -281,7 +332,13 @@ def _is_date(time: tuple[float, TimeForm]) -> bool:
 
 
 def _read(
-    table: Table, market: LabourMarket, names: Mapping[str, str], reader: _RowReader, ids: Ids, on_bad: OnBad
+    table: Table,
+    market: LabourMarket,
+    names: Mapping[str, str],
+    reader: _RowReader,
+    ids: Ids,
+    on_bad: OnBad,
+    notation: Notation,
 ) -> Interactions:
     rows: list[_Row] = []
     bad, seen = BadRows(), set()
@@ -304,7 +361,7 @@ def _read(
         if _TWICE in bad.n:
             found += f" A row is one recommendation with its answer. {_ROWS_ARE_EVENTS}"
         if on_bad == "raise" or not rows:
-            hint = bad.ways_out(market, ids)
+            hint = f"{bad.ways_out(market, ids)}{way_to_times(bad, table, names, notation)}"
             if _UNKNOWN_DECISION in bad.n:
                 hint += (
                     f" Decisions are {', '.join(DECISIONS)}; say what other words mean, {bad.mapping(DECISIONS)}. "
@@ -328,6 +385,9 @@ def _assembled(table: Table, market: LabourMarket, rows: Sequence[_Row], names: 
         )
     if n_silent:
         logger.warning("%s: %d of %d rows have no answer; they are kept without one.", table.file, n_silent, len(rows))
+    smaller = [row.unknown for row in rows if row.unknown]
+    if smaller:
+        _tell_what_sets_lack(table, smaller, len(rows), "propensity" in names)
     return Interactions.of(
         market,
         [row.applicant for row in rows],
@@ -336,9 +396,20 @@ def _assembled(table: Table, market: LabourMarket, rows: Sequence[_Row], names: 
         decision=[row.decision for row in rows],
         held_out=[row.split for row in rows] if "split" in names else None,
         time=[row.time for row in rows] if "time" in names else None,
-        propensity=[row.propensity for row in rows] if "propensity" in names else None,
+        propensity=[row.propensity for row in rows] if "propensity" in names and not smaller else None,
         shown=[row.shown for row in rows] if "shown" in names else None,
         moving=any(row.moving for row in rows),
+    )
+
+
+def _tell_what_sets_lack(table: Table, smaller: Sequence[Sequence[str]], n_rows: int, has_propensities: bool) -> None:
+    """Logs how many candidate sets lack which unknown jobs, and that the log therefore has no propensities."""
+    unknown = list(dict.fromkeys(job for jobs in smaller for job in jobs))
+    named = ", ".join(f"{job!r:.60}" for job in unknown[:_NAMED])
+    logger.warning(
+        "%s: %d of %d candidate sets are without the jobs that the market lacks: %d jobs, %s%s.%s",
+        *(table.file, len(smaller), n_rows, len(unknown), named, ", ..." if len(unknown) > _NAMED else ""),
+        WITHOUT_PROPENSITIES if has_propensities else "",
     )
 
 
@@ -348,9 +419,11 @@ def _columns_of(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
         raise LogError(f"`columns` names {named[0]!r}, which only events have. {_ROWS_ARE_EVENTS}")
     found = columns_of(table, columns, LOG_FIELDS, ("applicant", "job"))
     if not found.keys() & {"decision", "reward"}:
+        perhaps = proposed_columns_of_log(table, found, ["decision"])
+        example = dict(columns) | perhaps if perhaps else {"reward": "clicked"}
         raise LogError(
             f"{no_such_column(table.file, 'decision', table.header)} A log needs 'decision', 'reward' or both: say "
-            f"which columns they are, e.g. `columns={{'reward': 'clicked'}}`. {_ROWS_ARE_EVENTS}"
+            f"which columns they are, e.g. `columns={example!r}`. {_ROWS_ARE_EVENTS}"
         )
     refuse_near_columns(table, found, LOG_FIELDS)
     return found
@@ -372,7 +445,7 @@ def _words(decisions: Mapping[str, str | None] | None) -> dict[str, int]:
 def _parts(row: _Row) -> tuple[Any, ...]:
     """All values of a row, for comparison; NaN becomes a value that is equal to itself."""
     numbers_ = (None if math.isnan(value) else value for value in (row.reward, row.propensity))
-    return row.applicant, row.job, row.decision, row.shown, row.split, *numbers_
+    return row.applicant, row.job, row.decision, row.shown, row.unknown, row.split, *numbers_
 
 
 def _decision(cell: Any, words: Mapping[str, int]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import numbers
@@ -10,20 +11,23 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jobrec_gym.interactions import LogError
-from jobrec_gym.loaders.cells import is_nothing, list_in_text, normal_form, plain_name, without_markup
+from jobrec_gym.loaders.amounts import number_in_text
+from jobrec_gym.loaders.cells import is_nothing, list_in_text, normal_form, plain_name, without_markup, yes_or_no
+from jobrec_gym.loaders.headings import LOG_HEADINGS, proposed_columns
 from jobrec_gym.loaders.reading import Table
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import LabourMarket, MarketError, Population
-from jobrec_gym.market.dates import moment_of, seconds_of
+from jobrec_gym.market.dates import moment_of, seconds_of, way_to_format
 from jobrec_gym.market.keys import padded_key
 from jobrec_gym.near_miss import best_match, did_you_mean
 
 __all__ = [
-    "YES_OR_NO",
     "BadCell",
     "BadRows",
     "Ids",
+    "Notation",
     "OnBad",
+    "OnUnknownShown",
     "TimeForm",
     "columns_of",
     "find_of",
@@ -33,12 +37,16 @@ __all__ = [
     "number_in",
     "places_of",
     "propensity_in",
+    "proposed_columns_of_log",
     "refuse_near_columns",
     "time_in",
+    "way_to_times",
     "word_number",
+    "yes_in",
 ]
 
 OnBad = Literal["raise", "skip"]
+OnUnknownShown = Literal["bad", "skip"]
 Ids = Literal["key", "row"]
 TimeForm = Literal["number", "date", "zoned"]
 
@@ -46,21 +54,39 @@ _NAMED = 3  # how many bad rows of each kind a message names
 _WORDS = 8  # how many unknown words a message names
 
 _WAYS_OUT = {
-    "reward that is no finite number": " A reward is a number with a decimal point; words are decisions, "
-    "`columns={'decision': ...}, decisions={'yes': 'click', 'no': 'ignore'}`.",
-    "no time": " A time is a number, or a date such as 2026-06-01T08:00 (ISO 8601).",
+    "reward that is no finite number": " A reward is a number; words are decisions, `columns={'decision': ...}, "
+    "decisions={'yes': 'click', 'no': 'ignore'}`. If a comma is the decimal sign, say `decimal=','`.",
     "time without a zone among times with one": " Say the zone of all times, 2026-06-01T08:00Z, or of none.",
     "time with a zone among times without one": " Say the zone of all times, 2026-06-01T08:00Z, or of none.",
-    "propensity outside of (0, 1]": " A propensity is a share with a decimal point, such as 0.25.",
-    "bot that is neither yes nor no": " A row of a bot says yes, true or 1, and any other row no, false, 0 or nothing: "
-    "write these words in place of yours.",
+    "propensity outside of (0, 1]": " A propensity is a share, such as 0.25; if a comma is the decimal sign, say "
+    "`decimal=','`.",
+    "bot that is neither yes nor no": " A row of a bot says yes, true, 1, x or ja, and any other row no, false, 0, "
+    "nein or nothing: write these words in place of yours.",
     "unknown job": " The market must have all jobs of the log, also expired ones.",
     "unknown job among those shown": " The market must have all jobs that were shown, also expired ones; learning "
-    "needs no `shown`.",
+    "needs no `shown`. `on_unknown_shown='skip'` takes the known ones alone as the candidate set.",
 }
 """What to do about some kinds of bad rows."""
-YES_OR_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-"""The words of a cell that says yes or no, in lower case."""
+_TIMES = {"time": "no time", "posted": "posting time that cannot be read"}
+"""The fields that hold times, with the kind of a bad row whose cell is no time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notation:
+    """How the dates and numbers of a log are written.
+
+    Attributes:
+        dates: The formats of :func:`~jobrec_gym.market.dates.date_formats`; empty for numbers and ISO 8601.
+        decimal: The decimal sign, ``"."`` or ``","``. The other sign then separates thousands. ``None`` reads a point
+            as the decimal sign, and separates no thousands.
+    """
+
+    dates: tuple[str, ...] = ()
+    decimal: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.decimal not in (None, ".", ","):
+            raise LogError(f"`decimal` must be '.', ',' or None, got {self.decimal!r:.40}.")
 
 
 # ------------------------------------------------------------------------------------------------------------- bad rows
@@ -166,10 +192,16 @@ def columns_of(
     found = {name: columns.get(name, name) for name in fields if columns.get(name, name) in table.header}
     for name in needed:
         if name not in found:
-            raise LogError(
-                f"{no_such_column(table.file, name, table.header)} Say which it is: `columns={{{name!r}: ...}}`."
-            )
+            said = dict(columns) | perhaps if name in (perhaps := proposed_columns_of_log(table, found, fields)) else {}
+            example = f", perhaps `columns={said!r}`" if said else f": `columns={{{name!r}: ...}}`"
+            raise LogError(f"{no_such_column(table.file, name, table.header)} Say which it is{example}.")
     return found
+
+
+def proposed_columns_of_log(table: Table, found: Mapping[str, str], fields: Sequence[str]) -> dict[str, str]:
+    """The columns that may hold the fields that are not found, by their headings."""
+    header = [column for column in table.header if column not in found.values()]
+    return proposed_columns(header, [name for name in fields if name not in found], LOG_HEADINGS)
 
 
 def refuse_near_columns(table: Table, found: Mapping[str, str], fields: Sequence[str]) -> None:
@@ -246,10 +278,10 @@ def _word(cell: Any) -> str:
     return "" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else str(cell).strip()
 
 
-def number_in(cell: Any, kind: str) -> float:
+def number_in(cell: Any, kind: str, notation: Notation) -> float:
     """A finite number; :class:`BadCell` of this kind for anything else."""
     try:
-        value = float(cell)
+        value = number_in_text(cell, notation.decimal) if notation.decimal and isinstance(cell, str) else float(cell)
     except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
@@ -257,10 +289,10 @@ def number_in(cell: Any, kind: str) -> float:
     return value
 
 
-def propensity_in(cell: Any) -> float:
+def propensity_in(cell: Any, notation: Notation) -> float:
     """The probability in a cell, in (0, 1]; :class:`BadCell` for anything else, also for True."""
     kind = "propensity outside of (0, 1]"
-    value = math.nan if is_nothing(cell) or isinstance(cell, bool) else number_in(cell, kind)
+    value = math.nan if is_nothing(cell) or isinstance(cell, bool) else number_in(cell, kind, notation)
     if not 0 < value <= 1:
         raise BadCell(kind, cell)
     return value
@@ -274,26 +306,65 @@ def is_test_in(cell: Any) -> bool:
     return bool(word == "test")
 
 
-def time_in(cell: Any, kind: str) -> tuple[float, TimeForm]:
+def time_in(cell: Any, kind: str, notation: Notation) -> tuple[float, TimeForm]:
     """A time as a number, and the form that it had.
 
-    A date becomes seconds since 1970, as :func:`~jobrec_gym.market.dates.seconds_of` reads it. A number stays the same.
+    A date becomes seconds since 1970, as :func:`~jobrec_gym.market.dates.seconds_of` reads it. A number stays the same,
+    unless dates have formats of their own: ``20261231`` is then a date.
 
     Raises:
         BadCell: Of this kind, for a cell that is no time.
     """
     form: TimeForm = "number"
-    try:
-        value = math.nan if isinstance(cell, bool) else float(cell)
-    except (TypeError, ValueError, OverflowError):
+    value: float | None = None
+    if not notation.dates:
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            value = math.nan if isinstance(cell, bool) else float(cell)
+    if value is None:
         try:
-            moment, _ = moment_of(cell)
+            moment, _ = moment_of(cell, notation.dates)
             value, form = seconds_of(moment), "date" if moment.tzinfo is None else "zoned"
         except (ValueError, OverflowError):
             raise BadCell(kind, cell) from None
     if not math.isfinite(value):
         raise BadCell(kind, cell)
     return value, form
+
+
+def way_to_times(bad: BadRows, table: Table, names: Mapping[str, str], notation: Notation) -> str:
+    """What to do about times that cannot be read; begins with a blank, or is empty.
+
+    Args:
+        bad: The bad rows.
+        table: The table that they are in.
+        names: The column of each field that the table has.
+        notation: How dates were read.
+    """
+    said = ""
+    for name, kind in _TIMES.items():
+        if kind in bad.n and name in names:
+            needed = "a number, or a date such as 2026-06-01T08:00 (ISO 8601)"
+            if notation.dates:
+                needed = f"written as `date_format={list(notation.dates)!r}` says"
+            said += f" A time is {needed}."
+            cell = bad.cells[kind]
+            if isinstance(cell, str) and any(map(str.isdigit, cell)):
+                said += way_to_format(table.column(names[name]))
+    return said
+
+
+def yes_in(cell: Any, kind: str, empty: bool | None = None) -> bool:
+    """Whether a cell says yes, and not no; :class:`BadCell` of this kind for anything else.
+
+    Args:
+        cell: The cell.
+        kind: The kind of error.
+        empty: What an empty cell says; ``None`` makes it an error.
+    """
+    found = empty if is_nothing(cell) else yes_or_no(cell)
+    if found is None:
+        raise BadCell(kind, cell)
+    return found
 
 
 def jobs_in(cell: Any, separator: str, known: Any) -> list[Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
+import shlex
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,11 +21,13 @@ from numpy.typing import NDArray
 
 from jobrec_gym.loaders.cells import CellReader, CellRules, has_column, is_nothing, normal_form
 from jobrec_gym.loaders.esco import load_esco
+from jobrec_gym.loaders.headings import MARKET_HEADINGS, proposed_columns
 from jobrec_gym.loaders.onet import load_onet
 from jobrec_gym.loaders.reading import Reading, Table, json_rows, kind_of, read_table
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.loaders.tables import FIELDS, columns_of_side, encoding_of_side, load_table
 from jobrec_gym.market import LabourMarket, MarketError, load_market
+from jobrec_gym.market.dates import DATE_FIELDS, DateFormat
 from jobrec_gym.market.folder import is_saved_market
 from jobrec_gym.market.sources import named_sources
 from jobrec_gym.market.summary import summarise
@@ -117,6 +122,8 @@ _SAMPLE = 500
 _SIDES = ("jobs", "applicants")
 _LONGEST = 8  # words of a skill; a longer part of a cell is part of a sentence
 _EXAMPLE = 50
+_LOADERS = __name__.rpartition(".")[0]
+"""The logger under which all loaders log."""
 
 
 @dataclass(slots=True)
@@ -133,6 +140,7 @@ class _Side:
     separators: dict[str, str] = field(default_factory=dict)  # by column of skills
     n_empty: int = 0
     notes: list[str] = field(default_factory=list)
+    prefix: str = ""  # of a field in `--columns`, if there are two files: "jobs." or "applicants."
 
     @property
     def source(self) -> str:
@@ -143,6 +151,18 @@ class _Side:
         """The columns of some fields."""
         found = [self.columns[name] for name in fields if name in self.columns]
         return [name for names in found for name in ([names] if isinstance(names, str) else names)]
+
+
+class _Held(logging.Handler):
+    """Keeps log records in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keeps one record."""
+        self.records.append(record)
 
 
 class _NoEncoder:
@@ -163,6 +183,10 @@ def look(
     columns: Mapping[str, Any] | None = None,
     encoding: str | Mapping[str, str | None] | None = None,
     delimiter: str | None = None,
+    null_values: Collection[str] | None = None,
+    seniority_values: Mapping[str, int | None] | None = None,
+    decimal: str | None = None,
+    date_format: DateFormat | None = None,
 ) -> str:
     """A text that says what a file of jobs contains and how to load it; nothing is encoded.
 
@@ -174,8 +198,14 @@ def look(
         applicants: The file of the applicants, likewise.
         columns: Which column holds which field, where names are not usual, ``{"hard": "Kenntnisse"}``. This and the
             arguments below are as in :func:`~jobrec_gym.loaders.tables.load_table`, and are part of the printed call.
+            Here ``columns`` may also name ``place``, ``country``, ``salary``, ``remote`` and ``languages``, which are
+            part of the ``context`` in the printed call.
         encoding: Encoding of the files.
         delimiter: The character that separates the cells of CSV.
+        null_values: Words that mean an empty cell.
+        seniority_values: Levels by the file's words.
+        decimal: The decimal sign of numbers.
+        date_format: How dates are written.
 
     Returns:
         Lines: the kind of file, its columns and the fields that they are read as, the market's summary, and the call of
@@ -192,7 +222,10 @@ def look(
                 f"`{name}` names `jobs` or `applicants`, and {os.fspath(path)} is one file: leave these names out."
             )
     kind, file = _kind(path, readings[0])
-    arguments = {"columns": columns, "encoding": encoding, "delimiter": delimiter}
+    cells = {"null_values": null_values, "seniority_values": seniority_values}
+    cells |= {"decimal": decimal, "date_format": date_format}
+    CellRules(**cells)  # type: ignore[arg-type]  # refuses a wrong value before files are read
+    arguments = {"columns": columns, "encoding": encoding, "delimiter": delimiter, **cells}
     if kind in ("market", "onet", "esco") and (given := [name for name, value in arguments.items() if value]):
         raise MarketError(
             f"{' and '.join(f'`{name}`' for name in given)} cannot be given for {file}, which is not a table: leave "
@@ -203,17 +236,21 @@ def look(
     if kind in ("onet", "esco"):
         return _look_at_release(kind, file)
     are_of_both = applicants is not None and not (isinstance(columns, Mapping) and set(columns) & set(_SIDES))
-    jobs = _side(kind, file, readings[0], columns_of_side("jobs", columns), are_of_both)
-    if not _is_people(jobs):
-        _find_dates(jobs)
-    people = None
-    if applicants is not None:
-        their_kind, their_file = _kind(applicants, readings[1])
-        theirs = columns_of_side("applicants", columns)
-        theirs = {name: column for name, column in theirs.items() if name in FIELDS}  # only jobs have dates
-        people = _side(their_kind, their_file, readings[1], theirs, are_of_both)
-    jobs.notes += _doubt_of_separators([jobs, people] if people else [jobs])
-    market, options = _loaded(jobs, people)
+    with _said_once() as said:
+        prefix = "" if applicants is None else "jobs."
+        jobs = _side(kind, file, readings[0], *_told_of("jobs", columns), are_of_both, prefix)
+        if not _is_people(jobs):
+            _find_dates(jobs)
+        people = None
+        if applicants is not None:
+            their_kind, their_file = _kind(applicants, readings[1])
+            theirs, context = _told_of("applicants", columns)
+            theirs = {name: column for name, column in theirs.items() if name in FIELDS}  # only jobs have dates
+            people = _side(their_kind, their_file, readings[1], theirs, context, are_of_both, "applicants.")
+        jobs.notes += _doubt_of_separators([jobs, people] if people else [jobs])
+        for one in (jobs, people) if people else (jobs,):
+            one.notes += _foreign_headings(one)
+        market, options = _loaded(jobs, people, {name: value for name, value in cells.items() if value}, said)
     lines = _told("jobs" if people else "rows", jobs) + (_told("applicants", people) if people else [])
     if people:
         told = summarise(market)
@@ -319,24 +356,56 @@ def _kind_of_json(file: Path, reading: Reading) -> str | None:
 # -------------------------------------------------------------------------------------------------------------- columns
 
 
-def _side(kind: str, path: str, reading: Reading, told: Mapping[str, Any], told_of_both: bool) -> _Side:
-    """The findings on one file. ``told_of_both`` says that the user named columns without saying of which file."""
-    side = _Side(kind, path, reading)
+def _told_of(side: str, columns: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """What the argument ``columns`` says of one side: the columns of fields, and those of the context."""
+    if not isinstance(columns, Mapping):
+        return columns_of_side(side, columns), {}
+    has_sides = bool(set(columns) & set(_SIDES))
+    of_side = columns.get(side) if has_sides else columns
+    if not isinstance(of_side, Mapping):
+        return columns_of_side(side, columns), {}
+    context = {name: column for name, column in of_side.items() if name in _CONTEXT}
+    fields = {name: column for name, column in of_side.items() if name not in context}
+    return columns_of_side(side, {**columns, side: fields} if has_sides else fields), context
+
+
+def _side(
+    kind: str,
+    path: str,
+    reading: Reading,
+    told: Mapping[str, Any],
+    context: Mapping[str, Any],
+    told_of_both: bool,
+    prefix: str,
+) -> _Side:
+    """The findings on one file.
+
+    Args:
+        kind: The kind of the file.
+        path: Its path.
+        reading: How it is read.
+        told: The columns of fields that the user named.
+        context: The columns of the context that the user named.
+        told_of_both: Whether the user named columns without saying of which file.
+        prefix: See :class:`_Side`.
+    """
+    side = _Side(kind, path, reading, prefix=prefix)
     if kind in ("market", "onet", "esco"):
         raise MarketError(f"{path} is a market of its own, not a file of applicants.")
     side.table = table = read_table(path, reading, kind=kind, side="jobs")
     if not table.rows:
         raise MarketError(f"{table.file} has no rows.")
     side.columns = _told_columns(table, told, told_of_both)
-    taken = set(side.names(*side.columns))
+    side.context = {name: str(column) for name, column in _told_columns(table, context, told_of_both).items()}
+    taken = {*side.names(*side.columns), *side.context.values()}
     found = find_columns([name for name in table.header if name not in taken])
     # A description may also be read as skills.
     may_describe = [name for name in table.header if name not in taken or name in side.names("hard", "soft")]
     found |= find_columns(may_describe, {"description": USUAL_NAMES["description"]})
     side.columns |= {name: column for name, column in found.items() if name not in told}
-    taken = set(side.names(*side.columns))
-    contexts = {name: usual for name, (_, usual) in _CONTEXT.items()}
-    side.context = {
+    taken = {*side.names(*side.columns), *side.context.values()}
+    contexts = {name: usual for name, (_, usual) in _CONTEXT.items() if name not in side.context}
+    side.context |= {
         name: column for name, column in find_columns(table.header, contexts).items() if column not in taken
     }
     if kind in ("json-resume", "job-posting"):
@@ -402,6 +471,7 @@ def _find_skills(side: _Side, table: Table, told: Mapping[str, Any]) -> None:
                 "columns={'hard': ...})`, with `text_columns=['hard']` if it is free text; "
                 f"`jobrec look {side.path} --columns hard=...` looks again. Keep your other files and options; for one "
                 "of two files say `jobs.hard=...` or `applicants.hard=...`."
+                f"{''.join(f' Of {side.path}, {note}.' for note in _foreign_headings(side))}"
             )
         side.columns["hard"] = column
         side.is_text = True
@@ -427,6 +497,21 @@ def _find_skills(side: _Side, table: Table, told: Mapping[str, Any]) -> None:
         side.n_empty = n_empty
     if side.n_empty:
         side.notes.append(f"{side.n_empty:,} of {len(table.rows):,} rows have no skills")
+
+
+def _foreign_headings(side: _Side) -> list[str]:
+    """The note on columns without a use whose headings are usual in another language."""
+    assert side.table is not None
+    used = {*side.names(*side.columns), *side.context.values()}
+    known = side.columns.keys() | side.context.keys()
+    if side.prefix == "applicants.":  # only jobs have dates
+        known |= set(DATE_FIELDS)
+    free = [name for name in MARKET_HEADINGS if name not in known]
+    perhaps = proposed_columns([name for name in side.table.header if name not in used], free, MARKET_HEADINGS)
+    if not perhaps:
+        return []
+    typed = shlex.join(f"{side.prefix}{name}={column}" for name, column in perhaps.items())
+    return [f"some columns are not read, but their names are usual in another language: `--columns {typed}` reads them"]
 
 
 def _find_dates(jobs: _Side) -> None:
@@ -526,8 +611,8 @@ def _shown(text: str) -> str:
     return line if len(line) <= _EXAMPLE else f"{line[: _EXAMPLE - 1]}…"
 
 
-def _options(jobs: _Side, people: _Side | None) -> dict[str, Any]:
-    """The keywords by which the files are read."""
+def _options(jobs: _Side, people: _Side | None, cells: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords by which the files are read; ``cells`` are those that the user gave for cells."""
     options: dict[str, Any] = {}
     sides = {"jobs": jobs} | ({"applicants": people} if people else {})
     columns = {name: _mapped(side) for name, side in sides.items()}
@@ -545,6 +630,7 @@ def _options(jobs: _Side, people: _Side | None) -> dict[str, Any]:
         options["encoding"] = next(iter(encodings.values())) if same else encodings
     if jobs.reading.delimiter:
         options["delimiter"] = jobs.reading.delimiter
+    options |= cells
     if any(side.n_empty for side in sides.values()):
         options["on_empty"] = "skip"
     if people:
@@ -563,15 +649,39 @@ def _compared(name: str, of_people: str, of_jobs: str) -> str | tuple[str, str, 
     return kind if of_people == of_jobs == name else (kind, of_people, of_jobs)
 
 
-def _loaded(jobs: _Side, people: _Side | None) -> tuple[LabourMarket, dict[str, Any]]:
-    """The market without vectors, and the keywords by which it was loaded; unreadable columns are left out."""
+def _loaded(
+    jobs: _Side, people: _Side | None, cells: Mapping[str, Any], said: list[logging.LogRecord]
+) -> tuple[LabourMarket, dict[str, Any]]:
+    """The market without vectors, and the keywords by which it was loaded; unreadable columns are left out.
+
+    What the loaders ``said`` of a call that failed, because of such a column, is forgotten.
+    """
+    said_before = len(said)
     while True:
-        options = _options(jobs, people)
+        options = _options(jobs, people, cells)
         try:
             return _without_vectors(jobs, people, options), options
         except MarketError as error:
             if not any(_let_go(side, str(error)) for side in (jobs, people) if side):
                 raise MarketError(f"{error} What was tried: {_call(jobs, people, options)}") from error
+            del said[said_before:]
+
+
+@contextmanager
+def _said_once() -> Iterator[list[logging.LogRecord]]:
+    """Holds the log lines of the loaders back until the block ends, and drops repeated ones: a file is read anew."""
+    loaders = logging.getLogger(_LOADERS)
+    held = _Held()
+    passes_on, loaders.propagate = loaders.propagate, False
+    loaders.addHandler(held)
+    try:
+        yield held.records
+    finally:
+        loaders.removeHandler(held)
+        loaders.propagate = passes_on
+        if passes_on and loaders.parent:
+            for record in {record.getMessage(): record for record in held.records}.values():
+                loaders.parent.handle(record)
 
 
 def _is_people(side: _Side) -> bool:
@@ -607,6 +717,11 @@ def _let_go(side: _Side, complaint: str) -> bool:
         Whether the side's file has such a column.
     """
     assert side.table is not None
+    for name in side.context:
+        if complaint.startswith(f"the context field {name!r} "):  # both sides are right, but not beside one another
+            del side.context[name]
+            side.notes.append(f"{name} is not compared: {complaint}")
+            return True
     # The other side's file may have a column of the same name, and that column may be right.
     if not complaint.startswith(f"{side.table.file}, ") and f"in {side.table.file}, row" not in complaint:
         return False

@@ -16,7 +16,15 @@ from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, make_encoder
 from jobrec_gym.loaders.assembly import Record, assemble_market, check_records
 from jobrec_gym.loaders.cells import CellRules
 from jobrec_gym.loaders.reading import Reading, Table, read_table
-from jobrec_gym.loaders.tables import FIELDS, check_on_empty, records_of, with_skills
+from jobrec_gym.loaders.tables import (
+    FIELDS,
+    NoSuchField,
+    Unit,
+    check_on_empty,
+    check_same_units,
+    records_of,
+    with_skills,
+)
 from jobrec_gym.market import (
     BLOCKS,
     ContextField,
@@ -105,12 +113,16 @@ def newcomers_of(
     # Nothing was learned from new people, so they have no split, even if the market's own applicants have one.
     fields = [field for field in FIELDS if field != "split"]
     context = _context_fields(market, reading["context"], options.get("context") is not None, table.header)
+    units: dict[str, Unit] = {}
     try:
         records = records_of(
-            table, "applicants", reading["columns"], reading["text_columns"], rules, fields=fields, context=context
+            *(table, "applicants", reading["columns"], reading["text_columns"], rules),
+            fields=fields,
+            context=context,
+            units=units,
         )
-    except MarketError as error:
-        if reading["columns"] and options.get("columns") is None and "has no column" in str(error):
+    except NoSuchField as error:
+        if reading["columns"] and options.get("columns") is None:
             raise MarketError(
                 f"{error} New people are read like the market's own, with `columns={reading['columns']!r:.400}`: say "
                 "`columns=` if their columns have other names, `columns={}` if these have the names of the fields."
@@ -118,9 +130,20 @@ def newcomers_of(
         raise
     if isinstance(rows, str | os.PathLike):
         _tell_what_is_unknown(market, table.file, context, reading["context"])
+    check_same_units(table.file, units, f"market {market.name!r}", _units_of_jobs(units, reading.get("units")))
     records = with_skills(table.file, "applicants", records, on_empty, [])
     check_records(table.file, "applicants", records)
     return Newcomers(market, table.file, records, encoder)
+
+
+def _units_of_jobs(names: Iterable[str], known: Any) -> dict[str, Unit]:
+    """The units of the jobs' numbers by these names, as far as the market remembers them; else they name none."""
+    of_jobs: dict[str, Unit] = {name: ("", "") for name in names}
+    for name, unit in known.items() if isinstance(known, Mapping) else ():
+        # A saved market is a file, so this may be anything.
+        if isinstance(unit, list | tuple) and len(unit) == 2 and all(isinstance(part, str) for part in unit):
+            of_jobs[name] = unit[0], unit[1]
+    return of_jobs
 
 
 def _tell_what_is_unknown(

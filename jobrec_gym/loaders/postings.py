@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from jobrec_gym.loaders.amounts import TIMES_A_YEAR, period_of
 from jobrec_gym.loaders.documents import describe_instead, files_of, html_text
 from jobrec_gym.loaders.files import decoding, open_text
 from jobrec_gym.loaders.reading import Reading, Table, json_rows, stem_of
@@ -29,19 +30,6 @@ POSTING_COLUMNS = (
 
 _JSON_ENDINGS = (".json", ".jsonld", ".jsonl", ".ndjson", ".json.gz", ".jsonld.gz", ".jsonl.gz")
 _PAGE_ENDINGS = (".html", ".htm", ".xhtml", ".html.gz")
-_IN_A_YEAR = {
-    unit: times
-    for times, units in (
-        (2080, ("HOUR", "HOURS", "HOURLY", "HR", "HUR")),
-        (260, ("DAY", "DAYS", "DAILY")),
-        (52, ("WEEK", "WEEKS", "WEEKLY", "WK", "WEE")),
-        (12, ("MONTH", "MONTHS", "MONTHLY", "MTH", "MO", "MON")),
-        (1, ("YEAR", "YEARS", "YEARLY", "YR", "ANNUM", "ANNUAL", "ANNUALLY", "PA", "ANN")),
-    )
-    for unit in units
-}
-"""Units of a salary as sites write them, with the codes of UN/CEFACT: ``HUR``, ``DAY``, ``WEE``, ``MON``, ``ANN``."""
-_PER = re.compile(r"^(?:PER\b|/|AN?\b)\s*")
 _VOCABULARY = re.compile(r"^(?:https?://schema\.org/|schema:)")
 _SEPARATORS = ("\n", ";", "•", "·", "|", ",")
 _MAX_SKILL = 6  # words; a longer part of a text is a sentence, not a skill
@@ -348,15 +336,10 @@ def _salary(value: Any, currency: Any) -> tuple[float | None, str]:
     if middle is None:
         return None, currency
     units = [unit for node in (amount, value) for name in ("unitText", "unitCode") if (unit := _text(node.get(name)))]
-    times = [_IN_A_YEAR[unit] for unit in map(_unit, units) if unit in _IN_A_YEAR]
-    if units and not times:
+    periods = [period for unit in units if (period := period_of(unit))]
+    if units and not periods:
         return None, currency
-    return middle * (times[0] if times else 1), currency
-
-
-def _unit(text: str) -> str:
-    """``"Per month"``, ``"/month"`` and ``"p.a."`` as ``"MONTH"`` and ``"PA"``."""
-    return _PER.sub("", text.upper().replace(".", "").strip())
+    return middle * (TIMES_A_YEAR[periods[0]] if periods else 1), currency
 
 
 def _number(value: Any) -> float | None:

@@ -185,6 +185,11 @@ class Table:
         """The rows that have a non-empty cell; spreadsheets write empty rows below a table."""
         return ((number, row) for number, row in self.rows if not row or any(cell != "" for cell in row.values()))
 
+    def column(self, name: str) -> list[Any]:
+        """The cells of one column of the header, in the order of the rows; ``None`` where a row does not have it."""
+        rows = self.rows
+        return rows.column(name) if isinstance(rows, Rows) else [row.get(name) for _, row in rows]
+
 
 def kind_of(source: str | os.PathLike[str], otherwise: str | None = None) -> tuple[str, Path]:
     """A file's kind and path, by its own scheme (``"csv:people.txt"``) or ending.

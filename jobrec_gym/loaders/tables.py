@@ -11,20 +11,24 @@ from typing import Any, Literal, TypeVar, get_args
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, absolute_name
 from jobrec_gym.loaders.assembly import SPLITS, Record, SplitBy, assemble_market
 from jobrec_gym.loaders.careers import Occupation, applicants_of
-from jobrec_gym.loaders.cells import CellReader, CellRules, has_column, normal_form, plain_name
+from jobrec_gym.loaders.cells import CellReader, CellRules, End, has_column, normal_form, plain_name
 from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES, check_exists
+from jobrec_gym.loaders.headings import MARKET_HEADINGS, proposed_columns
 from jobrec_gym.loaders.reading import Reading, Table, kind_of, read_sides, read_table
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import ContextField, ContextValue, LabourMarket, MarketError
 from jobrec_gym.market.context import Context, ContextKind, context_fields
-from jobrec_gym.market.dates import DATE_FIELDS, DAY, seconds_of
+from jobrec_gym.market.dates import DATE_FIELDS, DAY, DateFormat, usual_formats, way_to_format
 from jobrec_gym.near_miss import did_you_mean, with_known_keywords
 from jobrec_gym.paths import place_of
 
 __all__ = [
     "FIELDS",
+    "NoSuchField",
     "OnEmpty",
+    "Unit",
     "check_on_empty",
+    "check_same_units",
     "columns_of_side",
     "encoding_of_side",
     "load_csv",
@@ -41,13 +45,28 @@ logger = logging.getLogger(__name__)
 FIELDS = ("key", "title", "hard", "soft", "seniority", "experience", "occupation", "family", "split", "description")
 """The fields that a row may have, see :class:`~jobrec_gym.loaders.assembly.Record`."""
 
+Unit = tuple[str, str]
+"""The currency and the period that a field of the context is in; empty where its cells name none."""
+
 _SIDES = ("jobs", "applicants")
+_NUMBERS = ("number", "at_least", "at_most")
+_ENDS: Mapping[tuple[str, str], End] = {
+    ("at_most", "applicants"): "low",
+    ("at_most", "jobs"): "high",
+    ("at_least", "applicants"): "high",
+    ("at_least", "jobs"): "low",
+}
+"""Which end of a range is taken, by the kind of a field and the side."""
 _SKILL_FIELDS = ("hard", "soft")
 _ROLE_VALUES = {"jobs": "job", "applicants": "applicant"}
 
 Columns = Mapping[str, Any]
 OnEmpty = Literal["raise", "skip"]
 _Value = TypeVar("_Value")
+
+
+class NoSuchField(MarketError):
+    """A file has no column for a field of :data:`FIELDS` that it must have, or that ``columns=`` names."""
 
 
 @with_known_keywords
@@ -68,6 +87,7 @@ def load_table(
     null_values: Collection[str] | None = None,
     seniority_values: Mapping[str, int | None] | None = None,
     decimal: str | None = None,
+    date_format: DateFormat | None = None,
     on_empty: OnEmpty = "raise",
     context: Context | None = None,
     encoder: str | os.PathLike[str] | Encoder = DEFAULT_ENCODER,
@@ -101,10 +121,10 @@ def load_table(
             ``test_fraction``. If rows of both sides are read, either both sides have this column or neither has.
             ``description`` is a text for language models to read; no vector is made of it. For a vector of it, use
             ``text_columns`` with ``columns={"hard": "description"}``. Jobs may also have ``posted`` and ``expires``:
-            dates in ISO 8601, by which :func:`~jobrec_gym.recommendations.recommend` leaves out jobs (``open_at``). A
-            date without a time of day stands for the whole day, in UTC. A cell that is no date is an error if its
-            column is mapped. If it is not mapped, capitals in its name do not matter, such a cell is unknown and
-            counted, and a field of the ``context`` with that name has precedence.
+            dates, by which :func:`~jobrec_gym.recommendations.recommend` leaves out jobs (``open_at``). A date without
+            a time of day stands for the whole day, in UTC. A cell that is no date is an error if its column is mapped
+            or if ``date_format`` is given. Otherwise such a cell is unknown and counted. If the column is not mapped,
+            capitals in its name do not matter, and a field of the ``context`` with that name has precedence.
         text_columns: Which of ``"hard", "soft"`` hold free text instead of a list of skills; a free text counts as one
             skill. Give a mapping ``{"jobs": [...], "applicants": [...]}`` if the sides differ.
         skill_separator: The text that separates skills in a cell, ``;`` unless given. A cell may also hold a list in
@@ -121,14 +141,22 @@ def load_table(
         seniority_values: Levels, 1 (entry) to 5 (lead) or 0 (unknown), by the file's words, ``{"Director": 5}``. The
             usual English words are known, see :data:`~jobrec_gym.loaders.cells.SENIORITY_WORDS`.
         decimal: ``"."`` or ``","``, the decimal sign of numbers in the ``context``. The other sign then separates
-            thousands, as in ``50,000`` or ``50.000``. By default a point is the decimal sign, and thousands are not
-            separated.
+            thousands, as in ``50,000`` or ``50.000``. By default the numbers of a column show it. If all of them are
+            plain numbers, a point is the decimal sign. If some say a currency, a range or more, such as ``45.000 €``, a
+            number that may mean 45 or 45,000 is an error, unless other numbers of the column show which it is.
+        date_format: How the dates of jobs are written: a format of :meth:`datetime.datetime.strptime`, such as
+            ``"%d.%m.%Y"`` for 31.12.2026, or several in a list, which are tried in order. ``"ISO8601"`` stands for ISO
+            8601, as in pandas, and is what dates must be in by default.
         on_empty: Whether rows without skills are an error, or are left out and counted.
         context: Further fields of both sides, by names of your choice, and how each is compared: ``{"place":
             "category", "salary": "number", "remote": "flag", "languages": "set"}``, see
             :class:`~jobrec_gym.market.context.ContextField`. Columns are named like the field. If they are not, give
             the kind, the applicants' column and the jobs' column, ``("number", "wanted_salary", "salary")``. For a
-            category the two columns are enough, ``{"place": ("wanted_place", "place")}``. An empty cell is unknown.
+            category the two columns are enough, ``{"place": ("wanted_place", "place")}``. An empty cell is unknown. A
+            number may be written as pay: ``EUR 45,000.00 per year``, ``45k``, or a range ``45000-52000``. Of a range,
+            ``"number"`` takes the middle. ``"at_most"`` and ``"at_least"`` take the end that fits more: ``"at_most"``
+            the applicants' lower and the jobs' upper end, ``"at_least"`` the other two. Different currencies or
+            periods in one field are an error.
         encoder: As in :func:`~jobrec_gym.encoders.make_encoder`; ``"hashing"`` needs no torch.
         cache_dir: Folder that keeps vectors between runs; ``False`` keeps none.
         test_fraction: Share of the rows of each side that is held out.
@@ -148,7 +176,7 @@ def load_table(
             f"`encoding` has an entry for each of two files, and {os.fspath(path)} is one file: give one encoding, "
             "`encoding='cp1252'`."
         )
-    rules = CellRules(skill_separator, null_values, seniority_values, decimal)
+    rules = CellRules(skill_separator, null_values, seniority_values, decimal, date_format)
     check_on_empty(on_empty)
     _check_columns(columns)
     if role_values is not None and role_column is None:
@@ -163,10 +191,15 @@ def load_table(
     tables = _tables(file, kind, readings, applicants, role_column, role_values, n_applicants)
     records = {}
     left_out: list[str] = []
+    units: dict[str, dict[str, Unit]] = {side: {} for side in tables}
     for side, table in tables.items():
-        told = records_of(table, side, columns, text_columns, rules, role_column, context=fields, left_out=left_out)
+        told = records_of(
+            table, side, columns, text_columns, rules, role_column, context=fields, left_out=left_out, units=units[side]
+        )
         records[side] = with_skills(table.file, side, told, on_empty, left_out)
     _check_both_split(tables, records)
+    if len(tables) == len(_SIDES):
+        check_same_units(tables["applicants"].file, units["applicants"], tables["jobs"].file, units["jobs"])
     if n_applicants is not None:
         records["applicants"] = _sampled(file, records["jobs"], n_applicants, seed)
     market = assemble_market(
@@ -189,8 +222,10 @@ def load_table(
             "null_values": null_values,
             "seniority_values": seniority_values,
             "decimal": decimal,
+            "date_format": date_format,
             "context": context,
             "encoder": absolute_name(encoder) if isinstance(encoder, str) else encoder,
+            "units": {name: unit for name, unit in units["jobs"].items() if any(unit)} or None,
         }
     )
 
@@ -312,6 +347,35 @@ def _check_both_split(tables: Mapping[str, Table], records: Mapping[str, Sequenc
         )
 
 
+def check_same_units(file: str, units: Mapping[str, Unit], other_file: str, others: Mapping[str, Unit]) -> None:
+    """Checks that the numbers of two tables that are compared are in one currency and for one period.
+
+    A number without a period counts as one for a year if the other table names a period.
+
+    Args:
+        file: Name of the first table in the message.
+        units: The units of its fields.
+        other_file: Name of the second table.
+        others: The units of its fields.
+
+    Raises:
+        MarketError: If a field has two currencies or two periods.
+    """
+    for name in units.keys() & others.keys():
+        (currency, period), (their_currency, their_period) = units[name], others[name]
+        is_other = bool(currency and their_currency and currency != their_currency)
+        if is_other or (period or "year") != (their_period or "year"):
+            raise MarketError(
+                f"the context field {name!r} compares numbers {_in_unit(currency, period)} in {file} with numbers "
+                f"{_in_unit(their_currency, their_period)} in {other_file}: convert them in one of the files, or leave "
+                f"{name!r} out of `context`."
+            )
+
+
+def _in_unit(currency: str, period: str) -> str:
+    return f"{f'in {currency} ' if currency else ''}for one {period or 'year'}"
+
+
 def check_on_empty(on_empty: str) -> None:
     """Raises :class:`MarketError` if ``on_empty`` is neither ``"raise"`` nor ``"skip"``."""
     if on_empty not in get_args(OnEmpty):
@@ -328,6 +392,7 @@ def records_of(
     fields: Sequence[str] = FIELDS,
     context: Mapping[str, ContextField] | None = None,
     left_out: list[str] | None = None,
+    units: dict[str, Unit] | None = None,
 ) -> list[Record]:
     """Reads the rows of a table as jobs or as applicants.
 
@@ -341,6 +406,7 @@ def records_of(
         fields: Which fields are read; columns of other fields are ignored.
         context: The fields of :func:`~jobrec_gym.market.context.context_fields`.
         left_out: A list to which phrases are added that say what was left out of the cells.
+        units: A mapping to which the currency and the period of each number of the context are added.
 
     Raises:
         MarketError: As :func:`load_table`.
@@ -349,16 +415,27 @@ def records_of(
     columns_of = _columns_of(table, side, columns, role_column, fields, [column for column, _ in dates.values()])
     text = _text_fields(side, text_columns)
     told = _context_columns(table, side, context or {})
-    cells = CellReader(table.file, rules or CellRules(), table.header)
+    rules = rules or CellRules()
+    cells = CellReader(table.file, rules, table.header, table.column)
+    if rules.date_format is not None:
+        dates = {field: (column, True) for field, (column, _) in dates.items()}
     records = [_record(table.file, number, row, cells, columns_of, text, told, dates) for number, row in table.filled()]
     if not records:
         raise MarketError(f"{table.file} has no rows.")
     cells.finish()
-    if all(getattr(record, field) is None for field in dates for record in records):
-        for column, _ in dates.values():
-            del cells.counts[_unreadable(column)]  # whatever these columns hold, it is not dates
+    has_dates = any(getattr(record, field) is not None for field in dates for record in records)
+    for column, _ in dates.values():
+        if cells.counts[_unreadable(column)] and usual_formats(cells.column(column)):
+            logger.warning(
+                "%s: column %r has dates that are not in ISO 8601, and they count as unknown.%s",
+                *(table.file, column, way_to_format(cells.column(column))),
+            )
+        elif not has_dates:
+            del cells.counts[_unreadable(column)]  # whatever this column holds, it is not dates
     if "expires" in dates:
         _doubt_midnights(table, dates["expires"][0], cells, records)
+    if units is not None:
+        units |= {name: cells.units(column) for name, (kind, column, _) in told.items() if kind in _NUMBERS}
     phrases = [f"{n:,} {what} of {side}" for what, n in cells.counts.items()]
     if phrases:
         logger.warning("%s: left out %s.", table.file, ", ".join(phrases))
@@ -370,7 +447,10 @@ def records_of(
 def _date_columns(
     table: Table, columns: Columns | None, context: Mapping[str, ContextField]
 ) -> dict[str, tuple[str, bool]]:
-    """The columns of the jobs' dates, by field, each with whether ``columns`` names it."""
+    """The columns of the jobs' dates, by field, each with whether a cell that is no date is an error.
+
+    It is an error if ``columns`` names the column.
+    """
     told = columns_of_side("jobs", columns)
     found: dict[str, tuple[str, bool]] = {}
     for field in DATE_FIELDS:
@@ -398,7 +478,8 @@ def _doubt_midnights(table: Table, column: str, cells: CellReader, records: Sequ
     if all(record.expires is None or record.expires % DAY for record in records):
         return
     is_midnight = (
-        record.expires % DAY == 0 and seconds_of(cells.cell(row, column, record.where)) == record.expires
+        record.expires % DAY == 0
+        and cells.date(cells.cell(row, column, record.where), record.where, column) == record.expires
         for (_, row), record in zip(table.filled(), records, strict=True)
         if record.expires is not None
     )
@@ -417,9 +498,9 @@ def _unreadable(column: str) -> str:
 
 def _context_columns(
     table: Table, side: str, context: Mapping[str, ContextField]
-) -> dict[str, tuple[ContextKind, str]]:
-    """Kind and column of each field of the context."""
-    found: dict[str, tuple[ContextKind, str]] = {}
+) -> dict[str, tuple[ContextKind, str, End]]:
+    """Kind and column of each field of the context, and which end of a range is taken."""
+    found: dict[str, tuple[ContextKind, str, End]] = {}
     for name, field in context.items():
         column = normal_form((field.applicants if side == "applicants" else field.jobs) or name)
         if not has_column(table.header, column):
@@ -427,7 +508,7 @@ def _context_columns(
                 f"{no_such_column(table.file, column, table.header)} `context` compares {name!r} of both sides: say "
                 f"the kind and both columns, `context={{{name!r}: ({field.kind!r}, 'of applicants', 'of jobs')}}`."
             )
-        found[name] = (field.kind, column)
+        found[name] = (field.kind, column, _ENDS.get((field.kind, side), "middle"))
     return found
 
 
@@ -492,16 +573,22 @@ def _columns_of(
         names = tuple(map(normal_form, names))
         for name in names:
             if not has_column(table.header, name) and field in columns:
-                raise MarketError(no_such_column(table.file, name, table.header))
+                raise NoSuchField(no_such_column(table.file, name, table.header))
         if all(has_column(table.header, name) for name in names):
             found[field] = names
     near = set(fields) - set(columns)
     _refuse_near_misses(table, side, near, {name for names in found.values() for name in names} | {role_column})
     if not found.keys() & set(_SKILL_FIELDS):
-        raise MarketError(
+        used = {*dates, *(name for names in found.values() for name in names)}
+        perhaps = proposed_columns(
+            [name for name in table.header if name not in used],
+            [field for field in fields if field not in found],
+            MARKET_HEADINGS,
+        )
+        example = dict(columns) | perhaps if perhaps.keys() & set(_SKILL_FIELDS) else {"hard": "skills"}
+        raise NoSuchField(
             f"{no_such_column(table.file, 'hard', table.header)} A file of {side} needs 'hard', 'soft' or both: say "
-            "which columns they are, "
-            "e.g. `columns={'hard': 'skills'}`."
+            f"which columns they are, e.g. `columns={example!r}`."
         )
     used = {*dates, *(name for names in found.values() for name in names)}
     logger.info(
@@ -575,7 +662,7 @@ def _record(
     cells: CellReader,
     fields: Mapping[str, tuple[str, ...]],
     text_fields: Sequence[str],
-    context: Mapping[str, tuple[ContextKind, str]],
+    context: Mapping[str, tuple[ContextKind, str, End]],
     dates: Mapping[str, tuple[str, bool]],
 ) -> Record:
     where = f"{file}, row {number}"
@@ -612,8 +699,8 @@ def _record(
         split=_cell_split(text("split"), where, fields["split"][0]) if "split" in fields else None,
         description=of("description", cells.free_text, ""),
         context={
-            name: _cell_context(cells, cells.cell(row, column, where), kind, where, column)
-            for name, (kind, column) in context.items()
+            name: _cell_context(cells, cells.cell(row, column, where), kind, where, column, end)
+            for name, (kind, column, end) in context.items()
         },
         **{name: _cell_date(cells, row, where, name, *dates[name]) for name in dates},
     )
@@ -633,7 +720,9 @@ def _cell_date(
         return None
 
 
-def _cell_context(cells: CellReader, cell: Any, kind: ContextKind, where: str, column: str) -> ContextValue | None:
+def _cell_context(
+    cells: CellReader, cell: Any, kind: ContextKind, where: str, column: str, end: End
+) -> ContextValue | None:
     """A value of the context; ``None`` for an empty cell."""
     if kind == "set":
         return tuple(cells.skills(cell, where, column)) or None
@@ -644,7 +733,7 @@ def _cell_context(cells: CellReader, cell: Any, kind: ContextKind, where: str, c
         )
     if kind == "category":
         return cells.text(cell, where, column) or None
-    return cells.flag(cell, where, column) if kind == "flag" else cells.number(cell, where, column)
+    return cells.flag(cell, where, column) if kind == "flag" else cells.number(cell, where, column, end)
 
 
 def _cell_split(cell: str, where: str, column: str) -> str:

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.market.context import ContextTable
-from jobrec_gym.market.tables import Population
+from jobrec_gym.market.tables import MarketError, Population
 
-__all__ = ["DATE_FIELDS", "DAY", "Dated", "compared_fields", "is_date", "moment_of", "open_jobs", "seconds_of"]
+__all__ = [
+    "DATE_FIELDS",
+    "DAY",
+    "ISO_FORMAT",
+    "DateFormat",
+    "Dated",
+    "compared_fields",
+    "date_formats",
+    "is_date",
+    "moment_of",
+    "open_jobs",
+    "seconds_of",
+    "usual_formats",
+    "way_to_format",
+]
 
 DATE_FIELDS = ("posted", "expires")
 """Names of the dates. A market keeps them among its context, as numbers that are not shown: they are no part of the
@@ -25,6 +40,27 @@ _DATE = re.compile(r"(\d{4}-?\d{2}-?\d{2}|\d{4}-?W\d{2}-?\d)(?:([T ].+)|(Z|[+-]\
 """A day, and either a time or, as XML writes it, a time zone: ``2026-11-30+01:00``. Python alone would read that zone
 as a time of day, and the number 1701010800 as a day in 1701."""
 
+DateFormat = str | Sequence[str]
+"""How dates are written: a format of :meth:`datetime.datetime.strptime`, or :data:`ISO_FORMAT`; or several of them, of
+which the first one that fits a date is taken."""
+
+ISO_FORMAT = "ISO8601"
+"""The name of ISO 8601 among date formats, as in pandas."""
+_TIME_DIRECTIVES = frozenset("HIMSfpcX")
+_SAMPLE = datetime.datetime(2027, 10, 29, 13, 45, 56, tzinfo=datetime.UTC)
+"""A moment whose day, month, year and hour are different numbers."""
+_PARTS = re.compile(r"(\d{1,4})([./-])(\d{1,2})\2(\d{4}|\d{1,2})(?!\d)(.*)", re.ASCII | re.DOTALL)
+"""A day that is written in numbers, and the text after it."""
+_TIMES = {
+    "": "",
+    **{f"{gap}0:0": f"{gap}%H:%M" for gap in (" ", ", ", "T")},
+    **{f"{gap}0:0:0": f"{gap}%H:%M:%S" for gap in (" ", ", ", "T")},
+    **{f" 0:0 {half}": " %I:%M %p" for half in ("AM", "PM")},
+    **{f" 0:0:0 {half}": " %I:%M:%S %p" for half in ("AM", "PM")},
+    **{f"{gap}0:0 UHR": f"{gap}%H:%M Uhr" for gap in (" ", ", ")},
+}
+"""The format of the usual times of day after a day, by the text in capitals in which each number is ``0``."""
+
 
 class Dated(Protocol):
     """The parts of a market that hold dates; a :class:`~jobrec_gym.market.LabourMarket` has them all."""
@@ -34,7 +70,58 @@ class Dated(Protocol):
     context: Mapping[str, ContextTable]
 
 
-def seconds_of(date: Any, *, through: bool = False) -> float:
+def date_formats(date_format: DateFormat | None) -> tuple[str, ...]:
+    """The formats that the argument ``date_format`` of a loader names, in their order; empty for ``None``.
+
+    Raises:
+        MarketError: For a format without day, month or year. For a time of day without an hour, or with an hour of a
+            12-hour clock (``%I``) but no AM or PM (``%p``). For the name of a time zone (``%Z``), because Python reads
+            such names without their offset.
+    """
+    if date_format is None:
+        return ()
+    formats = (date_format,) if isinstance(date_format, str) else date_format
+    if not isinstance(formats, Sequence) or not formats or not all(isinstance(one, str) for one in formats):
+        raise MarketError(
+            "`date_format` must be a format such as '%d.%m.%Y', a list of formats, or None for ISO 8601, got "
+            f"{date_format!r:.80}."
+        )
+    for one in formats:
+        _check_format(one)
+    return tuple(formats)
+
+
+def _check_format(written: str) -> None:
+    if written == ISO_FORMAT:
+        return
+    if "Z" in _directives(written):
+        raise MarketError(
+            f"`date_format` must not have %Z, got {written!r:.80}: the offset of a named time zone is not known. "
+            "Write offsets into the file, +01:00, and say %z."
+        )
+    try:
+        read = datetime.datetime.strptime(_SAMPLE.strftime(written), written)
+    except (ValueError, re.error):  # an unknown or repeated directive, or text that cannot be read back
+        read = datetime.datetime.min
+    if read.date() != _SAMPLE.date() or (_has_time(written) and read.hour != _SAMPLE.hour):
+        raise MarketError(
+            "`date_format` must name day, month and year as `strptime` of Python does, such as '%d.%m.%Y' for "
+            "31.12.2026; a time of day needs %H, or %I and %p, such as '%d.%m.%Y %H:%M'. It may also be "
+            f"{ISO_FORMAT!r}. Got {written!r:.80}."
+        )
+
+
+def _directives(written: str) -> list[str]:
+    return re.findall(r"%(.)", written.replace("%%", ""))
+
+
+@lru_cache(maxsize=64)
+def _has_time(written: str) -> bool:
+    """Whether a format has a time of day."""
+    return not _TIME_DIRECTIVES.isdisjoint(_directives(written))
+
+
+def seconds_of(date: Any, *, through: bool = False, formats: Sequence[str] = ()) -> float:
     """A date as seconds since 1970; a date that names no time zone is in UTC.
 
     Args:
@@ -43,16 +130,18 @@ def seconds_of(date: Any, *, through: bool = False) -> float:
             whether it is seconds, milliseconds or days.
         through: Whether a date without a time of day stands for the end of that day. If not, it stands for
             the beginning.
+        formats: The formats of :func:`date_formats`. If there are any, a text or a whole number, ``20261130``, must fit
+            one of them.
 
     Raises:
         ValueError: For anything else.
     """
-    moment, is_day = moment_of(date)
+    moment, is_day = moment_of(date, formats)
     begun = (moment if moment.tzinfo is not None else moment.replace(tzinfo=datetime.UTC)).timestamp()
     return begun + DAY if is_day and through else begun
 
 
-def moment_of(date: Any) -> tuple[datetime.datetime, bool]:
+def moment_of(date: Any, formats: Sequence[str] = ()) -> tuple[datetime.datetime, bool]:
     """The moment that a date of :func:`seconds_of` names, or the beginning of its day; and whether it is a day.
 
     Raises:
@@ -62,11 +151,112 @@ def moment_of(date: Any) -> tuple[datetime.datetime, bool]:
         return date, False
     if isinstance(date, datetime.date):
         return datetime.datetime(date.year, date.month, date.day), True
+    if not formats:
+        return _in_iso(date)
+    if not isinstance(date, str):  # JSON and Parquet may hold 20261130 as a number, with gaps in the column as a float
+        is_whole = not isinstance(date, bool) and (isinstance(date, int) or (isinstance(date, float) and date % 1 == 0))
+        date = str(int(date)) if is_whole else ""
+    for written in formats:
+        try:
+            if written == ISO_FORMAT:
+                return _in_iso(date)
+            return datetime.datetime.strptime(date.strip(), written), not _has_time(written)
+        except ValueError:
+            continue
+    raise ValueError(f"no date in {list(formats)}: {date!r:.80}")
+
+
+def _in_iso(date: Any) -> tuple[datetime.datetime, bool]:
     found = _DATE.fullmatch(date.strip().upper()) if isinstance(date, str) else None
     if found is None:
         raise ValueError(f"no date: {date!r:.80}")
     day, time, zone = found.groups()
     return datetime.datetime.fromisoformat(day + (time or f"T00:00{zone or ''}")), time is None
+
+
+def way_to_format(cells: Iterable[Any]) -> str:
+    """What to say about a column with dates that cannot be read: the ``date_format`` that fits them all.
+
+    Args:
+        cells: The cells of the column, as in :func:`usual_formats`.
+
+    Returns:
+        A sentence with a blank before it. It names the usual formats that fit: one, or more if the dates are ambiguous.
+
+    Example:
+        >>> way_to_format(["31.12.2026", "01.02.2027"])
+        " Say `date_format='%d.%m.%Y'`, which fits all dates of the column."
+    """
+    fitting = usual_formats(cells)
+    said = [f"`date_format={one!r}`" for one in fitting]
+    if len(fitting) == 1:
+        return f" Say {said[0]}, which fits all dates of the column."
+    if fitting:
+        return (
+            f" The order of day, month and year is ambiguous: {', '.join(said[:-1])} and {said[-1]} fit all dates of "
+            "the column; say the one that is meant."
+        )
+    return (
+        " No single usual form fits all dates of the column: say how they are written, for example "
+        "`date_format='%d.%m.%Y'` for 31.12.2026, or several forms, `date_format=['%d.%m.%Y', 'ISO8601']`."
+    )
+
+
+def usual_formats(cells: Iterable[Any]) -> list[str | list[str]]:
+    """The usual numeric date formats that fit all cells. There is none if all dates are in ISO 8601 already.
+
+    Args:
+        cells: The cells of a column. Texts without a digit, and cells that are no texts, are ignored.
+
+    Returns:
+        Values of ``date_format``: one, or more if the dates are ambiguous, or none. A value is a list if some dates
+        have a time of day and some have none, or if some are in ISO 8601. With points the day comes first.
+    """
+    texts = {cell.strip() for cell in cells if isinstance(cell, str) and any(map(str.isdigit, cell))}
+    days: set[str] = set()
+    times: dict[str, None] = {}
+    has_iso = False
+    for text in texts:
+        try:
+            _in_iso(text)
+            has_iso = True
+        except ValueError:
+            found = _PARTS.fullmatch(text)
+            time = None if found is None else _TIMES.get(re.sub(r"\d{1,2}", "0", found[5]).upper())
+            if found is None or time is None:
+                return []
+            days.add(text[: found.start(5)])
+            times[time] = None
+    if not days:
+        return []
+    common = set.intersection(*map(_usual_days, days))
+    ends = [ISO_FORMAT] if has_iso else []
+    listed = [[*(day + time for time in sorted(times)), *ends] for day in sorted(common)]
+    return [one[0] if len(one) == 1 else one for one in listed]
+
+
+def _usual_days(day: str) -> set[str]:
+    """The usual formats that fit a day in numbers."""
+    found = _PARTS.fullmatch(day)
+    assert found is not None
+    first, sign, _, last, _ = found.groups()
+    if len(first) == 4:
+        orders = ["%Y{0}%m{0}%d"]
+    else:
+        year = "%Y" if len(last) == 4 else "%y"
+        orders = ["%d{0}%m{0}" + year]
+        if sign != ".":
+            orders += ["%m{0}%d{0}" + year, *(["%y{0}%m{0}%d"] if year == "%y" else [])]
+    formats = {order.format(sign) for order in orders}
+    return {one for one in formats if _fits(day, one)}
+
+
+def _fits(day: str, written: str) -> bool:
+    try:
+        datetime.datetime.strptime(day, written)
+    except ValueError:
+        return False
+    return True
 
 
 def is_date(name: str, table: ContextTable) -> bool:
@@ -104,7 +294,7 @@ def open_jobs(market: Dated, open_at: Any) -> NDArray[np.bool_]:
         raise ValueError(
             f"`open_at` needs the dates of jobs, and market {market.name!r} has none: load its files with "
             "`columns={'jobs': {'posted': 'their column', 'expires': 'their column'}}`, one of them or both. A column "
-            "that is empty, or holds no dates in ISO 8601, does not count."
+            "that is empty, or holds no dates, does not count. Dates that are not in ISO 8601 need `date_format`."
         )
     # A comparison with NaN, an unknown date, is False.
     is_open = np.ones(len(market.jobs), dtype=bool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -21,6 +22,8 @@ it at the same positions, capital or not. A comparison with a million keys would
 
 _CASE = np.uint32(32)
 """The bit in which most small letters differ from their capitals: Latin, Greek and Cyrillic ones."""
+
+_NUMBER = re.compile(r"\d+")
 
 
 def find_row(side: str, keys: NDArray[np.str_], which: int | str | Profile) -> int:
@@ -118,7 +121,8 @@ def named_rows(side: str, keys: NDArray[np.str_], named: Iterable[int | str | Pr
 def near_key(keys: NDArray[np.str_], key: str) -> str | None:
     """The key that is most like an unknown one; ``None`` if no key is similar.
 
-    A key of :func:`padded_key` is the most similar.
+    A key of :func:`padded_key` is the most similar. Keys that differ from the unknown one only in their numbers are not
+    similar: beside ``2128`` there are as many such keys as ``2129``, and nothing says which one is meant.
     """
     if (padded := padded_key(keys, key)) is not None:
         return padded
@@ -128,7 +132,14 @@ def near_key(keys: NDArray[np.str_], key: str) -> str | None:
         differences = letters ^ np.array([key], dtype=keys.dtype).view(np.uint32)
         same = (differences & ~_CASE == 0).sum(axis=1)
         likest = keys[np.argpartition(-same, _COMPARED)[:_COMPARED]]
-    return best_match(key, likest.tolist())
+    form, numbers = _without_numbers(key)
+    alike = ((other, _without_numbers(other)) for other in likest.tolist())
+    return best_match(key, (other for other, found in alike if found[0] != form or found[1] == numbers))
+
+
+def _without_numbers(key: str) -> tuple[str, list[str]]:
+    """The key with a 0 in place of each number, without regard to case, and its numbers without zeros before them."""
+    return _NUMBER.sub("0", key.casefold()), [number.lstrip("0") for number in _NUMBER.findall(key)]
 
 
 def padded_key(keys: NDArray[np.str_], number: str) -> str | None:

@@ -206,6 +206,8 @@ class LabourMarket:
         replaced, the arguments are still those by which the first market's applicants were read.
         """
         known = self._spec if self._origin is None or isinstance(self._spec, Mapping) else self._origin
+        if isinstance(self._origin, Mapping) and isinstance(self._spec, Mapping):
+            known = {**self._origin, **self._spec}
         return copy.deepcopy(known)
 
     @property

@@ -14,10 +14,11 @@ import numpy as np
 __all__ = ["REMEMBERED", "remembered"]
 
 REMEMBERED = (
-    *("columns", "text_columns", "skill_separator", "null_values", "seniority_values", "decimal", "context"),
-    "encoder",
+    *("columns", "text_columns", "skill_separator", "null_values", "seniority_values", "decimal", "date_format"),
+    *("context", "encoder", "units"),
 )
-"""The keywords of a loader that say how its rows were read, and by which encoder."""
+"""The keywords of a loader that say how its rows were read, and by which encoder. ``units`` is one more entry: it holds
+the currency and the period of each numeric context field of the jobs, as the field's cells name them."""
 
 
 def remembered(origin: Any) -> dict[str, Any]:

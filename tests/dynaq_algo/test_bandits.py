@@ -122,8 +122,8 @@ def test_residuals_stand_for_the_numbers_whose_weight_has_no_prior_mean(similari
         for number, (left, column) in enumerate(zip(is_left, range(n_blocks, n_blocks + N_PAIRS), strict=True)):
             assert np.array_equal(found[:, column], raw[:, column]) != left, number
     likeness, left = found[:, :n_blocks], found[:, -1]
-    np.testing.assert_allclose((likeness - likeness.mean(axis=0)).T @ left / len(left), 0, atol=1e-5)
-    assert left.std() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose((likeness - likeness.mean(axis=0)).T @ left / len(left), 0, atol=0.03)
+    assert left.std() == pytest.approx(1, abs=1e-3)
 
 
 def test_cosine_features_are_a_constant_the_action_the_product_and_the_standardised_cosine():
@@ -461,10 +461,24 @@ def test_it_forgets_what_it_learned_from_once_its_features_are_settled(monkeypat
     monkeypatch.setattr(SeenActions, "LOOKED_AT", 10 * N_CANDIDATES)
     for counted in (SeenPairs, PairResiduals):
         monkeypatch.setattr(counted, "CAPACITY", 20 * N_CANDIDATES)
-    bandit = make("linear", make_toy(pairs=True)).learn(19)
+    bandit = make("linear", make_toy(pairs=True), residual_pairs=True).learn(19)
     assert len(bandit._rewards) == 19
     bandit.learn(1, reset_num_timesteps=False)
     assert not bandit._rewards and not [key for key in bandit.get_learned() if key.startswith("seen:")]
+
+
+def test_a_settled_bandit_that_an_earlier_version_saved_keeps_what_it_learned(monkeypatch):
+    monkeypatch.setattr(SeenActions, "LOOKED_AT", 10 * N_CANDIDATES)
+    monkeypatch.setattr(SeenPairs, "CAPACITY", 10 * N_CANDIDATES)
+    saved, loaded = (make("linear", make_toy(pairs=True), residual_pairs=True) for _ in range(2))
+    saved.learn(30)
+    learned = saved.get_learned()
+    loaded.set_learned({name: values for name, values in learned.items() if "residuals" not in name})
+    obs, earned = shown(1, pairs=True)
+    obs = as_features(obs)
+    before = loaded._mean.clone()
+    loaded.observe(obs, [0], earned[:, 0])
+    assert 0 < (loaded._mean - before).abs().max() < 0.5 * before.abs().max()
 
 
 @both

@@ -26,6 +26,7 @@ class Pairs:
     def __init__(self, n, p=0, seed=0):
         rng = np.random.default_rng(seed)
         self.features = BlockwiseFeatures(6, 6, n_pairs=p, n_blocks=2)
+        self.features.uses_residuals = True
         self.features.fit(rng.normal(size=(50, 6)))
         self.state, self.action = (th.as_tensor(rng.normal(size=(n, 6)), dtype=th.float32) for _ in range(2))
         self.pairs = th.as_tensor(rng.random((n, p)), dtype=th.float32) if p else None

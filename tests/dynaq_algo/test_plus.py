@@ -6,7 +6,7 @@ import pytest
 import torch as th
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from toy import ToyVectorEnv, action_table, make_toy
 
 from dynaq_algo import BlockwiseFeatures, DynaQ, GaussianProcess, GaussianProcessBandit, LinearBandit, WorldModel
@@ -27,7 +27,7 @@ def test_it_is_the_class_with_the_settings_that_its_page_names():
     assert (model.exploration_initial_eps, model.exploration_final_eps) == (0.0, 0.0)
     assert isinstance(model.policy.features, BlockwiseFeatures)
     assert isinstance(model.world_model, GaussianProcess)
-    assert model.world_model.spike_slab
+    assert model.world_model.spike_slab and model.world_model.learn_pair_scale and model.world_model.residual_pairs
     # Each number of the settings reaches the model, and the others keep their defaults.
     scales = {"constant": 1.0, "similarity": 0.03, "pairs": 0.06, "trust": 0.0, "state": 0.15, "same_state": 0.2}
     assert scales.items() <= model.world_model.scales.items()
@@ -125,8 +125,8 @@ def test_without_a_table_similarities_are_centred_on_the_candidates_seen(n_envs)
     "features_of",
     [
         lambda env: plus(env).policy.features,
-        lambda env: GaussianProcessBandit(env, n_blocks=1, prior=[0.1]).features,
-        lambda env: LinearBandit(env).features,
+        lambda env: GaussianProcessBandit(env, n_blocks=1, prior=[0.1], residual_pairs=True).features,
+        lambda env: LinearBandit(env, similarities="blocks", n_blocks=1, residual_pairs=True).features,
     ],
     ids=["plus", "Gaussian process", "linear"],
 )
@@ -145,11 +145,27 @@ def test_the_scale_of_inputs_comes_from_the_environments_sample(features_of):
         assert features.settled
         np.testing.assert_allclose(features._pairs.mean, sample["pairs"].mean(axis=(0, 1)), rtol=1e-5)
         np.testing.assert_allclose(features._centre, sample["candidates"].mean(axis=(0, 1)), rtol=1e-5)
-    one = {key: values[0] for key, values in sample.items()}
-    empty = {key: values[:0] for key, values in sample.items()}
-    of_other_pairs = sample | {"pairs": sample["pairs"][..., :1]}
-    for not_usable in (one, empty, of_other_pairs, {"pairs": sample["pairs"]}, None, 3.0):
-        assert learned(not_usable)._pairs.is_empty
+        similarities, scaled = similar_and_scaled(features, sample)
+        left = features.residuals(similarities, scaled)
+        np.testing.assert_allclose(np.corrcoef(similarities[:, 0], left.T)[0, 1:], 0, atol=1e-2)
+        np.testing.assert_allclose(left.std(dim=0), 1, atol=1e-2)
+    for nothing in (None, {key: values[:0] for key, values in sample.items()}):
+        assert learned(nothing)._pairs.is_empty
+    for unfit, problem in (
+        ({key: values[0] for key, values in sample.items()}, "It must be a batch"),
+        (sample | {"pairs": sample["pairs"][..., :1]}, r"`pairs` must have shape \(50, 4, 2\)"),
+        ({"pairs": sample["pairs"]}, r"The observation lacks \['user', 'candidates'\]|lacks"),
+        (3.0, "must be a dict"),
+    ):
+        with pytest.warns(UserWarning, match=f"`observation_sample` of the environments is not used.*{problem}"):
+            assert learned(unfit)._pairs.is_empty
+
+
+def similar_and_scaled(features, sample):
+    """Similarities and scaled numbers (n k, .) of the pairs of a sample whose state is `user`."""
+    state, candidates, pairs = (th.as_tensor(sample[key]) for key in ("user", "candidates", "pairs"))
+    similarities = features.of_blocks(state[:, None], candidates).flatten(0, 1)
+    return similarities, features.scaled(pairs).flatten(0, 1)
 
 
 class Doubled(gym.ObservationWrapper):
@@ -169,16 +185,40 @@ def offering(env):
     [
         lambda make: make(),
         lambda make: DummyVecEnv([make]),
+        lambda make: SubprocVecEnv([make]),
         lambda make: gym.vector.SyncVectorEnv([make], autoreset_mode=gym.vector.AutoresetMode.SAME_STEP),
     ],
-    ids=["single", "DummyVecEnv", "SyncVectorEnv"],
+    ids=["single", "DummyVecEnv", "SubprocVecEnv", "SyncVectorEnv"],
 )
 def test_a_sample_is_not_used_where_a_wrapper_changes_observations(around, is_changed):
     def make():
         env = offering(make_toy(pairs=True))
         return Doubled(env) if is_changed else env
 
-    assert plus(around(make)).policy.features.settled != is_changed
+    env = around(make)
+    assert plus(env).policy.features.settled != is_changed
+    env.close()
+
+
+def test_environments_in_other_processes_that_do_not_tell_their_wrappers_give_no_sample():
+    env = gym.vector.AsyncVectorEnv(
+        [lambda: offering(make_toy(pairs=True))], autoreset_mode=gym.vector.AutoresetMode.SAME_STEP
+    )
+    assert not plus(env).policy.features.settled
+    env.close()
+
+
+def test_the_sample_of_one_environment_stands_for_all():
+    asked = []
+
+    class Asked(gym.Wrapper):
+        @property
+        def observation_sample(self):
+            asked.append(self)
+            return None
+
+    plus(DummyVecEnv([lambda: Asked(make_toy(pairs=True))] * 3))
+    assert len(set(map(id, asked))) == 1
 
 
 def test_the_first_decision_is_centred_already():

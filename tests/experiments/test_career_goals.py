@@ -1,13 +1,14 @@
 """Verdicts on the goals for careers, from results of ``experiments.career``."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from commands import run_command
+from commands import run_command, run_shell
 
 from experiments.runs.folders import RunError
 from experiments.studies.career_goals import read_shares, verdicts
@@ -84,12 +85,26 @@ def test_files_of_different_tasks_are_not_joined(tmp_path):
         read_shares([first, other])
 
 
+def test_the_command_in_the_file_of_results_can_be_typed_in_a_shell(tmp_path):
+    study(tmp_path / "a.json", PAIRS, {"dynaq_plus": {0: {1: 0.5}}})
+    options = ['results=["a.json"]', "folder='my goals; $HOME'"]
+    done = run_command("studies.career_goals", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = tmp_path / "my goals; $HOME" / "career_goals.json"
+    command = json.loads(written.read_text())["command"]
+    assert shlex.split(command) == ["python", "-m", "experiments.studies.career_goals", *options]
+
+    written.unlink()
+    typed = run_shell(command, tmp_path)
+    assert typed.returncode == 0, typed.stderr
+    assert json.loads(written.read_text())["command"] == command
+
+
 def test_the_command_prints_and_writes_its_verdicts_and_names_a_wrong_file(tmp_path):
     file = study(tmp_path / "a.json", PAIRS, {"dynaq_plus": {0: {1: 0.5}}, "cosine": {0: {1: 0.4}}})
     done = run_command("studies.career_goals", f"results=[{file}]", f"folder={tmp_path}")
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "career_goals.json").read_text())
-    assert content["command"] == f"python -m experiments.studies.career_goals results=[{file}] folder={tmp_path}"
     (table,) = content["tables"]
     assert ["5 beginning: the mean is not below cosine's after 0", "holds", "0.500 and 0.400, in 1; 1 seeds"] in table[
         "rows"

@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,8 @@ def test_the_command_runs_what_is_missing_and_prints_the_tables(tmp_path, config
     for setting in ("vectors", "misled"):
         numbers = json.loads((tmp_path / "study" / setting / "coldstart.json").read_text())
         assert (numbers["seeds"], numbers["points"]) == ([0, 1], [0, 20])
+        typed = shlex.split(numbers["command"])
+        assert typed[:3] == ["python", "-m", "experiments.coldstart"] and set(options) <= set(typed)
         made = json.loads((tmp_path / "study" / setting / "linucb" / "seed-0" / "summary.json").read_text())
         assert numbers["commits"] == dict.fromkeys(("cosine", "linucb"), made["commit"] or "unknown")
         assert numbers["scores"]["cosine"][0][0] == numbers["scores"]["cosine"][0][1]

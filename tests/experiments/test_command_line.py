@@ -181,6 +181,11 @@ def test_arguments_are_added_for_classes_that_the_command_line_names_alone():
             "`seed` has several values: a list is written 'seed=[0,1]', in quotation marks; -m makes a sweep.",
         ),
         ("env.pair_features=[a=b]", "'env.pair_features=[a=b]' cannot be read: "),
+        (
+            "env.pair_features=[ä]",
+            "'env.pair_features=[ä]' cannot be read: LexerNoViableAltException: env.pair_features=[ä]. A value "
+            "that holds =, commas, brackets or letters such as ä needs quotation marks of its own",
+        ),
         ("+seed=3", "Could not append to config. An item is already at 'seed'. Either remove + prefix: 'seed=3'"),
     ],
 )

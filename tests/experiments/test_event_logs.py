@@ -2,13 +2,17 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from commands import run_command
+from omegaconf import OmegaConf
 
+import experiments
+from experiments.runs.logs import log_on
 from jobrec_gym import Interactions, load_interactions, load_market
 
 WORDS = {"shown": "impression", "clicked": "click", "applied": "apply"}
@@ -79,3 +83,19 @@ def test_a_misspelt_rule_is_told_in_one_line(site):
     assert done.stderr.strip() == (
         "error: `events` may name 'window', 'without_impression', 'sets', got 'windw'. Did you mean 'window'?"
     )
+
+
+@pytest.mark.parametrize("command", ["learn", "replay", "off_policy"])
+def test_a_log_in_another_notation_is_read_as_the_options_say(site, command):
+    market = load_market(site / "market")
+    (one, *_), (first, second, *_) = market.applicants.keys, market.jobs.keys
+    header = "Prüfling;job;reward;time;shown;propensity"
+    row = f"{one};{first};0,5;24.12.2026 18:00;{first},{second};0,25"
+    (site / "log.txt").write_bytes(f"{header}\r\n{row}\r\n".encode("cp1252"))
+    options = OmegaConf.to_container(OmegaConf.load(Path(experiments.__file__).parents[1] / "conf" / f"{command}.yaml"))
+    options |= {"log": f"csv:{site / 'log.txt'}", "columns": {"applicant": "Prüfling"}, "encoding": "cp1252"}
+    options |= {"delimiter": ";", "separator": ",", "decimal": ",", "date_format": "%d.%m.%Y %H:%M"}
+    log = log_on(market, options)
+
+    assert (log.reward.tolist(), log.propensity.tolist(), log.shown(0).tolist()) == ([0.5], [0.25], [0, 1])
+    assert log.time.tolist() == [1_798_135_200]

@@ -1,6 +1,7 @@
 """The leaderboard: one file, which says what the results say, and a page, which says what the file says."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from experiments.studies.leaderboard import COLUMNS, _command_of, page_of, read_
 
 ROOT = Path(experiments.__file__).parents[1]
 FILE, PAGE = ROOT / "docs" / "results" / "leaderboard.csv", ROOT / "docs" / "leaderboard.md"
-RESULTS = [ROOT / "docs" / "results" / name for name in ("coldstart.json", "other_settings.json")]
+RESULTS = [ROOT / "docs" / "results" / name for name in ("coldstart.json", "profile.json", "other_settings.json")]
 
 pytestmark = pytest.mark.skipif(not FILE.is_file(), reason="figures of results stay in the repository")
 
@@ -61,6 +62,15 @@ def test_the_command_of_a_row_may_have_lists_with_spaces():
     assert _command_of(whole, "board", "b") == (
         "python -m experiments.coldstart 'seeds=[0, 1]' '+define.b={_target_: lab.B, n: [1, 2]}' "
         "learners=[b] settings=[board]"
+    )
+
+
+@pytest.mark.parametrize("as_written", [shlex.join, " ".join], ids=["written now", "written by earlier versions"])
+def test_the_command_of_a_row_can_be_typed_in_a_shell(as_written):
+    words = ["python", "-m", "experiments.coldstart", 'common=["env.x=1"]', "learners=[a, b]", "folder=it's"]
+    assert (
+        _command_of(as_written(words), "board", "b")
+        == "python -m experiments.coldstart 'common=[\"env.x=1\"]' learners=[b] settings=[board]"
     )
 
 

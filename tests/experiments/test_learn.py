@@ -37,6 +37,8 @@ OPTIONS = {
     "decisions": None,
     "rewards": None,
     "events": None,
+    "separator": ";",
+    **dict.fromkeys(("delimiter", "encoding", "decimal", "date_format")),
     "on_bad": "raise",
     "split": "all",
     "run": None,

@@ -41,6 +41,26 @@ def test_a_saved_agent_is_valued_as_the_library_does(run, tmp_path):
     assert f"The log's own mean reward is {log.reward.mean():.4f}, over 300 answers." in done.stdout
 
 
+def test_the_table_says_that_an_agent_never_agrees_with_the_log(run, tmp_path):
+    run("algo=linear_blocks", folder="run")
+    setup, agent = load_run(read_run(tmp_path / "run"), {})
+    log = record_interactions(setup.single_env(), n=60)
+    answers = enumerate(log.answers(ObservationForm.of(setup.env)))
+    others = [row for row, (obs, action, _) in answers if agent.predict(obs, deterministic=True)[0] != action]
+    log.take(others).save(tmp_path / "log")
+
+    done = run_command("off_policy", "log=log", "run=run", "folder=out", "methods=[snips,ips]", cwd=tmp_path)
+    rows = json.loads((tmp_path / "out" / "off_policy.json").read_text())["tables"][0]["rows"]
+
+    assert done.returncode == 0, done.stderr
+    never = "no: never agrees with the log"
+    assert [row[2:6] for row in rows[:2]] == [
+        ["nan", "[nan, nan]", "0", never],
+        ["0.0000", "[0.0000, 0.0000]", "0", never],
+    ]
+    assert "nan" not in rows[2][2] and rows[2][5] == "no"
+
+
 def test_each_market_has_its_own_uniform_choice_and_no_run_is_taken_for_one(run, tmp_path):
     run("algo=linear_blocks", "env.num_candidates=5", folder="uniform")
     run("algo=linear_blocks", "market.n_jobs=61", folder="larger")

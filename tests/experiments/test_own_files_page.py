@@ -29,7 +29,7 @@ def test_the_page_leads_from_two_files_to_a_list(tmp_path, monkeypatch, capsys):
         else:
             exec(compile(code, str(PAGE), "exec"), session)
             printed.append(capsys.readouterr().out)
-    _, looked, in_german, summary, doubt, texts, split, _, for_ann, for_gil, ranked = printed
+    _, looked, in_german, summary, doubt, texts, split, _, for_ann, for_gil, ranked, *other_language = printed
 
     market = session["market"]
     assert '"salary": ("number", "Expected Salary", "Salary")' in looked
@@ -46,3 +46,16 @@ def test_the_page_leads_from_two_files_to_a_list(tmp_path, monkeypatch, capsys):
     assert ranked.count("\n") == 5, "what was ranked, the header, three jobs"
     with (tmp_path / "ranked.csv").open(newline="") as file:
         assert {row["applicant_key"] for row in csv.DictReader(file)} == {"ann", "bob", "cem", "dee", "eve", "fay"}
+
+    _, looked, contexts, ranked = other_language
+    assert "  ! " not in looked, "nothing is in doubt"
+    told, german = eval(looked[looked.index("load_market(") :], said), session["german"]
+    assert [told.job(row) for row in (0, 1, 3)] == [german.job(row) for row in (0, 1, 3)]
+    assert told.job(2).context["salary"] == 52_000, "the middle of the range"
+    assert [told.applicant(row) for row in range(3)] == [german.applicant(row) for row in range(3)]
+    assert [job["remote"] for job in eval(contexts)] == [False, False, True, True]
+    assert [job.get("salary") for job in eval(contexts)] == [32_000, 31_500.5, 56_000, None], "the upper end"
+    assert "has learned from 3 answers of 3 people" in ranked
+    with (tmp_path / "liste.csv").open(newline="") as file:
+        listed = {row["job_key"] for row in csv.DictReader(file)}
+    assert "2" not in listed and listed <= {"1", "3", "4"}, "the second job has expired"

@@ -45,6 +45,17 @@ def test_a_file_of_people_is_read_as_the_market_was_without_saying_it_again(file
     assert read(files / "ranked.csv") == [("p1", "koch", "Messer"), ("p2", "arzt", "Wunden")]
 
 
+def test_files_are_ranked_with_their_dates_as_the_command_says_they_are_written(files):
+    (files / "jobs.csv").write_text("key,hard,expires\nkoch,Messer,31.12.2026\narzt,Messer,30.11.2026\n")
+    (files / "people.csv").write_text("key,hard\np1,Messer\n")
+    typed = ["market=csv", "market.path=jobs.csv", "market.applicants=people.csv", "market.encoder=hashing"]
+    typed += ["market.date_format=%d.%m.%Y", "open_at=2026-12-24", "out=ranked.csv"]
+    done = run_command("rank", *typed, cwd=files)
+
+    assert done.returncode == 0, done.stderr
+    assert read(files / "ranked.csv") == [("p1", "koch", "Messer")]
+
+
 def test_a_ranking_of_people_who_are_read_otherwise_does_not_go_on(files, monkeypatch):
     class Stopped(Exception):
         pass

@@ -202,6 +202,51 @@ BAD_ROWS = [
 ]
 
 
+SETS = (
+    ["p1", "7", "apply", "7;gone;5"],
+    ["p1", "7", "apply", "7;lost;5"],  # the row before it, with another set
+    ["p2", "5", "ignore", "gone;5;lost;away;far"],
+    ["p2", "gone", "click", "gone;7"],
+    ["1", "x", "click", "x;3"],
+)
+
+
+def test_a_set_keeps_its_known_jobs_if_it_is_asked_to(shop, tmp_path, caplog):
+    file = write(tmp_path / "log.csv", SETS, ["applicant", "job", "decision", "shown"])
+    log = load_interactions(file, shop, on_bad="skip", on_unknown_shown="skip")
+
+    assert [shop.jobs.keys[log.shown(row)].tolist() for row in range(len(log))] == [["7", "5"]] * 2 + [
+        ["5"],
+        ["x", "3"],
+    ]
+    assert "1 of 5 rows are impossible: unknown job: 1, row 4 ('gone'). They were left out." in caplog.text
+    said = "3 of 4 candidate sets are without the jobs that the market lacks: 4 jobs, 'gone', 'lost', 'away', ..."
+    assert caplog.text.rstrip().endswith(f"log.csv: {said}."), "there are no propensities to tell of"
+    whole = load_interactions(file, shop, on_bad="skip")
+    assert whole.job_ids.tolist() == [4]
+
+
+def test_a_row_whose_own_job_is_unknown_is_wrong_however_its_set_is_read(shop, tmp_path):
+    file = write(tmp_path / "log.csv", SETS, ["applicant", "job", "decision", "shown"])
+    with pytest.raises(LogError, match=r"1 of 5 rows are impossible: unknown job: 1, row 4"):
+        load_interactions(file, shop, on_unknown_shown="skip")
+    with pytest.raises(LogError, match=r"unknown job among those shown: 3,.*`on_unknown_shown='skip'` takes the known"):
+        load_interactions(file, shop)
+    with pytest.raises(LogError, match=r"`on_unknown_shown` must be one of \('bad', 'skip'\), got 'raise'"):
+        load_interactions(file, shop, on_unknown_shown="raise")
+
+
+def test_a_log_whose_sets_lack_jobs_has_no_propensities(shop, tmp_path, caplog):
+    rows = [[*row, ".5"] for row in SETS]
+    options = {"on_bad": "skip", "on_unknown_shown": "skip"}
+    header = ["applicant", "job", "decision", "shown", "propensity"]
+
+    assert load_interactions(write(tmp_path / "log.csv", rows, header), shop, **options).propensity is None
+    assert "So the log gets no propensities" in caplog.text
+    whole = load_interactions(write(tmp_path / "whole.csv", rows[4:], header), shop, **options)
+    assert whole.propensity.tolist() == [0.5], "no set lacks a job"
+
+
 def test_there_are_fifty_kinds_of_bad_rows():
     assert len({json.dumps(cells) for _, cells in BAD_ROWS}) == len(BAD_ROWS) >= 50
 
@@ -338,6 +383,75 @@ def test_rows_without_times_that_differ_in_the_posting_alone_are_two(shop, tmp_p
     assert len(load_interactions(file, shop, {"posted": posted})) == 2
 
 
+def test_times_and_numbers_are_read_as_they_are_said_to_be_written(shop, tmp_path):
+    header = ["applicant", "job", "reward", "time", "posted", "propensity"]
+    file = write(tmp_path / "log.csv", [["p1", "1", "0,5", "01.03.2026 08:00", "28.02.2026", "0,25"]], header)
+    log = load_interactions(file, shop, decimal=",", date_format=["%d.%m.%Y %H:%M", "%d.%m.%Y"])
+    plain = write(tmp_path / "plain.csv", [["p1", "1", "0.5", "2026-03-01T08:00", "2026-02-28", "0.25"]], header)
+    assert_same(log, load_interactions(plain, shop))
+
+    file = write(tmp_path / "log.csv", [["p1", "1", "1.000,5", "20260301", "", "1"]], header)
+    log = load_interactions(file, shop, decimal=",", date_format="%Y%m%d")
+    assert (log.reward.tolist(), log.time.tolist()) == (
+        [1000.5],
+        [datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC).timestamp()],
+    )
+    assert load_interactions(file, shop, decimal=",").time.tolist() == [20260301]
+    with pytest.raises(
+        LogError, match=r"no time: 1, .*A time is written as `date_format=\['%d.%m.%Y'\]` says. No single"
+    ):
+        load_interactions(file, shop, decimal=",", date_format="%d.%m.%Y")
+    with pytest.raises(LogError, match=r"`decimal` must be '\.', ',' or None, got ';'"):
+        load_interactions(file, shop, decimal=";")
+    with pytest.raises(MarketError, match="`date_format` must name day, month and year"):
+        load_interactions(file, shop, date_format="%d.%m.")
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (["31.03.2026 08:00", "01.04.2026 09:30"], "Say `date_format='%d.%m.%Y %H:%M'`, which fits all dates"),
+        (["01/03/2026", "01/04/2026"], "ambiguous: `date_format='%d/%m/%Y'` and `date_format='%m/%d/%Y'` fit all"),
+        (["2026-03-31", "01.04.2026"], "Say `date_format=['%d.%m.%Y', 'ISO8601']`"),
+        (["5", "01.04.2026"], "No single usual form fits all dates of the column: say how they are written"),
+    ],
+)
+def test_times_in_another_form_are_refused_with_the_format_that_fits(shop, tmp_path, times, message):
+    rows = [["p1", "1", "click", time, ""] for time in times]
+    for field in ("time", "posted"):
+        file = write(tmp_path / "log.csv", rows, ["applicant", "job", "decision", field, "other"])
+        with pytest.raises(LogError, match=re.escape(message)):
+            load_interactions(file, shop)
+
+
+def test_columns_of_usual_names_are_proposed(shop, tmp_path):
+    file = write(tmp_path / "log.csv", [["p1", "1", "x", "5"]], ["Bewerber-ID", "Stelle", "Aktion", "Zeitpunkt"])
+    said = "{'applicant': 'Bewerber-ID', 'job': 'Stelle', 'decision': 'Aktion', 'time': 'Zeitpunkt'}"
+    with pytest.raises(LogError, match=re.escape(f"Say which it is, perhaps `columns={said}`.")):
+        load_interactions(file, shop)
+    with pytest.raises(
+        LogError, match=re.escape("e.g. `columns={'applicant': 'Bewerber-ID', 'job': 'Stelle', 'decision'")
+    ):
+        load_interactions(file, shop, {"applicant": "Bewerber-ID", "job": "Stelle"})
+    with pytest.raises(
+        LogError, match=r"perhaps `columns=\{'job': 'Stelle', 'applicant': 'Bewerber-ID', 'event': 'Aktion'"
+    ):
+        load_interactions(file, shop, {"job": "Stelle"}, events=True)
+    other = write(tmp_path / "other.csv", [["p1", "1", "x"]], ["who", "Stelle", "x"])
+    with pytest.raises(LogError, match=r"Say which it is: `columns=\{'applicant': \.\.\.\}`\."):
+        load_interactions(other, shop)
+
+
+@pytest.mark.parametrize("word", ["ja", "Oui", "sí", "WAHR", "x", "1", "yes"])
+def test_a_log_of_answers_that_moved_people_may_say_so_in_several_languages(shop, tmp_path, word):
+    header = ["applicant", "job", "decision", "moving"]
+    rows = [["p1", "1", "click", "nein"], ["p2", "1", "click", "non"]]
+    assert not load_interactions(write(tmp_path / "log.csv", rows, header), shop).moving
+    assert load_interactions(write(tmp_path / "log.csv", [*rows, ["p1", "5", "click", word]], header), shop).moving
+    with pytest.raises(LogError, match=r"moving that is neither yes nor no: 1, row 3 \(''\)"):
+        load_interactions(write(tmp_path / "log.csv", [*rows, ["p1", "5", "click", ""]], header), shop)
+
+
 def test_a_job_may_be_recommended_at_the_moment_of_its_posting(shop, tmp_path):
     file = write(tmp_path / "log.csv", [["p1", "x", "1", "5", "5"]], ["applicant", "job", "reward", "time", "posted"])
 
@@ -390,7 +504,7 @@ def test_columns_that_are_no_mapping_are_refused(shop, tmp_path):
     ("header", "columns", "message"),
     [
         (["applicnt", "job", "reward"], {}, r"has no column 'applicant'. Did you mean 'applicnt'\?"),
-        (["applicant", "item", "reward"], {}, r"no column 'job'.*Say which it is: `columns=\{'job': ...\}`"),
+        (["applicant", "item", "reward"], {}, r"no column 'job'.*Say which it is, perhaps `columns=\{'job': 'item'\}`"),
         (["applicant", "job", "clicked"], {}, "A log needs 'decision', 'reward' or both"),
         (["applicant", "job", "reward"], {"jobs": "job"}, r"`columns` may name .*Did you mean 'job'\?"),
         (["applicant", "job", "reward"], {"time": "when"}, "has no column 'when'"),
@@ -468,6 +582,7 @@ def test_a_saved_log_is_the_same_and_knows_its_folder(log, market, tmp_path):
         ({"columns": {"job": "item"}, "decisions": {"yes": "apply"}}, "`columns` and `decisions`"),
         ({"ids": "row"}, "`ids`"),
         ({"separator": ","}, "`separator`"),
+        ({"on_unknown_shown": "skip"}, "`on_unknown_shown`"),
     ],
 )
 def test_how_a_file_is_read_cannot_be_said_of_a_saved_log(log, market, tmp_path, arguments, named):

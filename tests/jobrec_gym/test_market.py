@@ -437,6 +437,19 @@ def test_an_unknown_key_is_refused_with_a_near_miss(market):
         named.applicant("zzz")
 
 
+@pytest.mark.parametrize("key", ["2128", "J0002128", "j-2128-b"])
+def test_a_key_that_differs_only_in_a_number_is_not_suggested(market, key):
+    numbered = with_keys(market, [key.replace("2128", other) for other in ("2129", "2182", "21280", "28")])
+    with pytest.raises(ValueError, match=f"no job with the key '{key}'. Keys are texts such as"):
+        numbered.job(key)
+
+
+@pytest.mark.parametrize(("key", "near"), [("2128b", "2128"), ("K0002128", "J0002128"), ("j-8-b", "J-008-b")])
+def test_a_key_with_another_letter_or_more_zeros_is_suggested(market, key, near):
+    with pytest.raises(ValueError, match=f"no job with the key '{key}'. Did you mean '{near}'?"):
+        with_keys(market, ["7128", near]).job(key)
+
+
 def test_a_near_miss_among_many_keys_is_found_without_comparing_all(monkeypatch):
     keys = np.array([f"job-{number:06d}" for number in range(300)] + ["nurse-berlin"])
     monkeypatch.setattr(keys_module, "_COMPARED", 10)

@@ -93,6 +93,30 @@ def test_an_interval_resamples_people_and_not_rows(market):
     assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
 
 
+def test_a_policy_that_never_agrees_with_the_log_has_no_value_by_snips(three):
+    never = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    found = estimate_all(never, three, reward_model=model, clip=2.0)
+
+    snips = found["snips"]
+    assert np.isnan([snips.value, snips.low, snips.high]).all() and snips.never_agreed and not snips.reliable
+    assert (
+        str(snips)
+        == "snips: nan [nan, nan] (effective sample size 0 of 3, not reliable: the policy never agrees with the log)"
+    )
+    assert (found["ips"].value, found["ips"].low, found["ips"].high) == (0, 0, 0)
+    assert found["dr"].value == found["dm"].value == pytest.approx((0.25 + 0.5 - 1.0) / 3)
+
+
+def test_resamples_in_which_a_policy_never_agrees_are_left_out_of_the_interval(market):
+    """Five people, of whom one got what the policy recommends: a third of the resamples do without this person."""
+    chances = np.array([[1.0, 0.0], *[[0.0, 1.0]] * 4])
+    log = Interactions.of(market, range(5), [3] * 5, [0.5] * 5, shown=[[3, 4]] * 5, propensity=[0.5] * 5)
+    found = estimate(chances, log, "snips")
+    assert (found.value, found.low, found.high, found.never_agreed) == (0.5, 0.5, 0.5, False)
+    (seed,) = [seed for seed in range(9) if estimate(chances, log, "snips", n_resamples=1, seed=seed).low != 0.5][:1]
+    assert np.isnan(estimate(chances, log, "snips", n_resamples=1, seed=seed).high)
+
+
 def test_the_interval_is_that_of_the_resamples(three):
     found = estimate(POLICY, three, "ips", level=0.9, n_resamples=4000)
     rng = np.random.default_rng(7)

@@ -1,10 +1,21 @@
 """What others say of pairs, as columns of an observation: looked up, or asked of what is shown and nothing else."""
 
+import dataclasses
+import json
+from functools import partial
+
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from jobrec_gym import JobRecEnv, JobRecVectorEnv, LLMSimulator, RecordedSimulator, RuleSimulator, load_market
+from jobrec_gym import (
+    JobRecEnv,
+    JobRecVectorEnv,
+    LLMSimulator,
+    RecordedSimulator,
+    RuleSimulator,
+    load_market,
+)
 from jobrec_gym.prior_sources import SourcedPairValues
 from jobrec_gym.recommendations import recommend
 from jobrec_gym.simulators.base import Feedback
@@ -96,6 +107,71 @@ def test_a_live_model_is_asked_of_what_is_shown_and_of_nothing_else(market):
     n_told = int((~is_odd).sum())
     middle = (0.5 + 0.9 * n_told) / (1 + n_told)
     assert sorted(set(again["pairs"].ravel().tolist())) == pytest.approx([middle, 0.9])
+
+
+class Erratic(Live):
+    """A live model that answers by the pair, and about some jobs not at all."""
+
+    def feedback(self, applicant_ids, job_ids, interaction_keys=None):
+        said = super().feedback(applicant_ids, job_ids)
+        return dataclasses.replace(said, probability=said.probability - (applicant_ids + job_ids) % 7 / 10)
+
+
+@pytest.mark.parametrize("less", [False, True], ids=["plain", "less_job_mean"])
+@pytest.mark.parametrize("resample", ["episode", "step"])
+@pytest.mark.parametrize(
+    ("make", "action", "some"),
+    [
+        (JobRecEnv, 1, None),
+        # Rows that begin at different times have seen different means.
+        (partial(JobRecVectorEnv, 3), np.array([1, 0, 1]), {"reset_mask": np.array([True, False, True])}),
+    ],
+    ids=["single", "vector"],
+)
+def test_a_run_with_a_live_model_continues_from_its_state(market, make, action, some, resample, less):
+    means = np.linspace(0, 0.5, len(market.jobs))
+
+    def new():
+        source = {"values": Erratic(), "less_job_mean": means} if less else Erratic()
+        return make(market=market, num_candidates=5, resample=resample, prior_sources={"model": source})
+
+    env, other = new(), new()
+    env.reset(seed=0)
+    for _ in range(3):
+        env.step(action)
+        env.reset(options=some)
+    state = env.get_state() if some else json.loads(json.dumps(env.get_state()))
+    other.reset(seed=1)
+    other.set_state(state)
+
+    assert same(env.get_state(), other.get_state())
+    for _ in range(4):
+        for here, there in (
+            (env.step(action), other.step(action)),
+            (env.reset(options=some), other.reset(options=some)),
+        ):
+            np.testing.assert_array_equal(here[0]["pairs"], there[0]["pairs"])
+
+
+def same(one, other):
+    """Whether two states of environments are equal; arrays are compared entry by entry."""
+    return json.dumps(one, default=np.ndarray.tolist) == json.dumps(other, default=np.ndarray.tolist)
+
+
+def test_the_state_of_other_live_models_is_refused(market):
+    env, other = (JobRecEnv(market, prior_sources={name: Live()}) for name in ("model", "other"))
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"of the live prior sources \['model'\], and those here are \['other'\]"):
+        other.set_state(env.get_state())
+
+
+def test_a_state_without_live_models_is_taken_by_an_environment_with_one(market):
+    env, bare = JobRecEnv(market, prior_sources={"model": Live()}), JobRecEnv(market, prior_sources={"model": "cosine"})
+    bare.reset(seed=0)
+    state = bare.get_state()
+    assert not any("live" in name for name in state)
+    env.set_state(state)  # a checkpoint of an earlier version is such a state
+    assert set(np.round(env.step(0)[0]["pairs"].ravel(), 6).tolist()) <= {0.5, np.float32(0.9)}
 
 
 def test_a_planted_truth_says_how_probable_an_application_is(market):

@@ -118,7 +118,7 @@ def test_context_changes_no_vector_and_the_fingerprint(files):
         (["place"], r"`context` must map names to kinds, .*got \['place'\]"),
         (
             {"place": ("number", "wanted_place", "place")},
-            r"jobs.csv, row 1, column 'place': must be a plain number .*got 'Berlin'",
+            r"jobs.csv, row 1, column 'place': must be a number .*got 'Berlin'",
         ),
         ({"salary": "flag"}, r"row 1, column 'salary': must be one of true, yes, .*got '50000'"),
     ],
@@ -137,11 +137,11 @@ def test_several_values_are_no_category(tmp_path):
         load_jsonl(tmp_path / "x.jsonl", applicants=tmp_path / "x.jsonl", context={"place": "category"}, **HASHING)
 
 
-@pytest.mark.parametrize("number", ["inf", "45,000", "45k", "1e999"])
-def test_what_is_no_plain_number_is_refused(files, number):
+@pytest.mark.parametrize("number", ["inf", "1,50,000", "45 km", "1e999", "about right", "52-45k", "5 years"])
+def test_what_is_no_number_is_refused(files, number):
     path, options = files
     path.write_text(JOBS.replace("60000.5", f'"{number}"'))
-    with pytest.raises(MarketError, match="jobs.csv, row 2, column 'salary': must be a plain number"):
+    with pytest.raises(MarketError, match="jobs.csv, row 2, column 'salary': must be a number"):
         load_csv(path, context={"salary": "number"}, **options)
 
 

@@ -10,7 +10,7 @@ import pytest
 from jobrec_gym import LabourMarket, RuleSimulator, load_market, recommend
 from jobrec_gym.loaders.tables import load_csv, load_jsonl, load_parquet
 from jobrec_gym.market import MarketError
-from jobrec_gym.market.dates import open_jobs, seconds_of
+from jobrec_gym.market.dates import date_formats, open_jobs, seconds_of, usual_formats, way_to_format
 from jobrec_gym.pair_features import PairValues
 from jobrec_gym.prior_sources import SourcedPairValues
 
@@ -137,6 +137,134 @@ def test_days_that_were_written_as_midnight_are_told(load, caplog, ends):
 def test_a_midnight_among_other_dates_is_meant(load, caplog, ends):
     load("key,hard,expires\nj1,SQL,{}\nj2,SQL,{}\n".format(*ends))
     assert not caplog.records
+
+
+GERMAN = """key,hard,posted,expires
+j1,SQL,01.11.2026,30.11.2026
+j2,SQL,1.12.2026,
+j3,SQL,01.11.2026 08:00,30.11.2026 11:00
+j4,SQL,,29.11.2026
+"""
+FORMATS = ["%d.%m.%Y", "%d.%m.%Y %H:%M"]
+
+
+@pytest.mark.parametrize(("at", "keys"), [("2026-11-29T23:59", ["j1", "j3", "j4"]), ("2026-11-30T12:00", ["j1"])])
+def test_dates_are_read_as_their_format_says(load, at, keys):
+    assert open_at(load(GERMAN, date_format=FORMATS), at) == keys
+    columns = {"jobs": {"posted": "Since", "expires": "Until"}}
+    mapped = GERMAN.replace("posted,expires", "Since,Until")
+    assert open_at(load(mapped, columns=columns, date_format=FORMATS), at) == keys
+
+
+def test_the_first_format_that_fits_is_taken(load):
+    jobs = "key,hard,expires\nj1,SQL,02/01/2026\nj2,SQL,01/31/2026\nj3,SQL,2026-03-01\n"
+    formats = ["%d/%m/%Y", "%m/%d/%Y", "ISO8601"]
+    assert open_at(load(jobs, date_format=formats), "2026-01-03") == ["j2", "j3"]
+    assert open_at(load(jobs, date_format=[formats[1], formats[0], "ISO8601"]), "2026-01-03") == ["j1", "j2", "j3"]
+
+
+def test_dates_of_other_kinds_of_cells_are_read_too(tmp_path):
+    (tmp_path / "people.csv").write_text("key,hard\np1,SQL\n")
+    rows = [{"key": "j1", "hard": "SQL", "expires": 20261130}, {"key": "j2", "hard": "SQL", "expires": 20261129.0}]
+    (tmp_path / "jobs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {"applicants": str(tmp_path / "people.csv"), **HASHING}
+    assert open_at(load_jsonl(tmp_path / "jobs.jsonl", date_format="%Y%m%d", **options), "2026-11-30") == ["j1"]
+    assert seconds_of(datetime.date(1970, 1, 2), formats=("%d.%m.%Y",)) == 86_400
+    for cell in (True, 1.5, None, ["01.02.2026"]):
+        with pytest.raises(ValueError, match="no date"):
+            seconds_of(cell, formats=("%Y%m%d",))
+
+
+@pytest.mark.parametrize(
+    ("dates", "message"),
+    [
+        (
+            ["31.12.2026", "01.02.2026"],
+            r"\(ISO 8601\), or empty; got '31.12.2026'\. Say `date_format='%d\.%m\.%Y'`, which f",
+        ),
+        (["01/02/2026", ""], r"ambiguous: `date_format='%d/%m/%Y'` and `date_format='%m/%d/%Y'` fit all"),
+        (["01/02/2026", "01/13/2026"], r"Say `date_format='%m/%d/%Y'`, which fits all"),
+        (["2026-12-31", "31.12.26"], r"row 2, .* Say `date_format=\['%d\.%m\.%y', 'ISO8601'\]`, which fits all"),
+        (["31.12.2026", "open"], r"got '31.12.2026'. Say `date_format='%d\.%m\.%Y'`"),
+        (["open", "31.12.2026"], r"got 'open'\. If this means that nothing is known, say so by `null_values=\['open'"),
+        (["31.12.2026", "31/12/2026"], "No single usual form fits all dates of the column: say how"),
+    ],
+)
+def test_dates_in_another_form_are_refused_with_the_format_that_fits(load, dates, message):
+    rows = "".join(f"j{row},SQL,{date}\n" for row, date in enumerate(dates))
+    with pytest.raises(MarketError, match=message):
+        load(f"key,hard,until\n{rows}", columns={"jobs": {"expires": "until"}})
+
+
+def test_dates_that_do_not_fit_the_given_format_are_refused(load):
+    for columns in (None, {"jobs": {"expires": "expires"}}):
+        with pytest.raises(
+            MarketError, match=r"row 4, column 'expires': must fit `date_format=\['%d.%m.%Y', .* got '29.1"
+        ):
+            load(GERMAN.replace("29.11.2026", "29.11.26"), columns=columns, date_format=FORMATS)
+    with pytest.raises(
+        MarketError, match=r"got '2026-11-29'\. Say `date_format=\['%d.%m.%Y', '%d.%m.%Y %H:%M', 'ISO8601'\]"
+    ):
+        load(GERMAN.replace("29.11.2026", "2026-11-29"), date_format=FORMATS)
+
+
+@pytest.mark.parametrize("other", ["2026-01-01", "05.01.2026"])
+def test_dates_in_another_form_are_told_where_their_column_is_not_mapped(load, caplog, other):
+    market = load(f"key,hard,expires\nj1,SQL,31.01.2026\nj2,SQL,{other}\nj3,SQL,open\n")
+    assert "column 'expires' has dates that are not in ISO 8601, and they count as unknown. Say `date_f" in caplog.text
+    (said,) = market.left_out
+    assert said == f"{2 if other[0] == '2' else 3} unreadable dates in column 'expires' of jobs"
+
+
+@pytest.mark.parametrize(
+    "date_format",
+    [
+        *("%d.%m.", "%H:%M", "%d.%m.%Y %I:%M", "%d.%m.%Y %M", "%Q %d.%m.%Y", "%d %d.%m.%Y", "100%", ""),
+        *("%d.%m.%Y %Z", [], 5, ["%d.%m.%Y", None], {"expires": "%d.%m.%Y"}, "iso"),
+    ],
+)
+def test_a_format_that_is_none_of_dates_is_refused(load, date_format):
+    with pytest.raises(MarketError, match="`date_format` must"):
+        load(date_format=date_format)
+
+
+def test_formats_of_dates_are_those_of_strptime():
+    assert date_formats("%d. %B %Y") == ("%d. %B %Y",) and date_formats(None) == ()
+    assert seconds_of("2. January 1970", formats=("%d. %B %Y",), through=True) == 2 * 86_400
+    assert seconds_of("02.01.70 01:00 PM", formats=("%d.%m.%y %I:%M %p",), through=True) == 86_400 + 13 * 3_600
+    assert seconds_of("02.01.1970 00:00 +0200", formats=("%d.%m.%Y %H:%M %z",)) == 86_400 - 7_200
+    assert seconds_of("02.01.1970 +0200", formats=("%d.%m.%Y %z",), through=True) == 2 * 86_400 - 7_200
+
+
+@pytest.mark.parametrize(
+    ("cells", "formats"),
+    [
+        (["31.12.2026 14:05", "1.1.2027 08:00"], ["%d.%m.%Y %H:%M"]),
+        (["31.12.2026, 14:05:30 Uhr", "1.1.2027"], []),
+        (["31.12.2026 14:05 Uhr", "1.1.2027"], [["%d.%m.%Y", "%d.%m.%Y %H:%M Uhr"]]),
+        (["12/31/2026 2:05 pm"], ["%m/%d/%Y %I:%M %p"]),
+        (["2026/12/31T14:05:06"], ["%Y/%m/%dT%H:%M:%S"]),
+        (["01-02-2026", "01-02-26"], []),
+        (["01-02-26"], ["%d-%m-%y", "%m-%d-%y", "%y-%m-%d"]),
+        (["26/11/30"], ["%d/%m/%y", "%y/%m/%d"]),
+        (["26.11.30"], ["%d.%m.%y"]),
+        (["2026-12-31", "20261231", "soon", None, 5], []),
+        (["31.13.2026"], []),
+        (["31.12.20265"], []),
+        (["1.2.2026 5 o'clock"], []),
+    ],
+)
+def test_the_usual_formats_are_found_by_all_cells_of_a_column(cells, formats):
+    assert usual_formats(cells) == formats
+    for one in formats:
+        for cell in cells:
+            seconds_of(cell, formats=date_formats(one))
+    assert f"`date_format={formats[0] if formats else '%d.%m.%Y'!r}`" in way_to_format(cells)
+
+
+def test_midnights_are_told_in_every_form(load, caplog):
+    load("key,hard,expires\nj1,SQL,30.11.2026 00:00\nj2,SQL,\n", date_format="%d.%m.%Y %H:%M")
+    assert "all times in column 'expires' are midnight" in caplog.text
 
 
 def test_a_column_without_any_date_is_none_of_dates(load, caplog):

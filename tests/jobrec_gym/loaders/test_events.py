@@ -4,6 +4,7 @@ import csv
 import datetime
 import json
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def test_an_event_before_the_impression_says_nothing_about_it(joined):
     log = joined("1 p0 j0 apply", "2 p0 j0 impression", "1 p1 j0 click")
 
     assert answers(log) == ["p0 j0 ignore"]
-    assert "Left out: 2 without an impression before them." in joined.line
+    assert "Left out: 2 events without an earlier impression." in joined.line
 
 
 def test_an_event_of_another_person_or_job_says_nothing(joined):
@@ -116,7 +117,7 @@ def test_events_that_came_twice_count_once(joined):
     log = joined("1 p0 j0 impression", "1 p0 j0 impression", "2 p0 j0 click", "2 p0 j0 click", "3 p0 j0 click")
 
     assert answers(log) == ["p0 j0 click"]
-    assert "Left out: 2 that came twice." in joined.line
+    assert "Left out: 2 events that came twice." in joined.line
 
 
 @pytest.mark.parametrize(
@@ -126,8 +127,8 @@ def test_events_count_within_the_window(joined, window, expected):
     log = joined("1 p0 j0 impression", "2 p0 j0 click", "11 p0 j0 apply", events={"window": window})
 
     assert answers(log) == [f"p0 j0 {expected}"]
-    left_out = {"apply": 0, "click": 1, "ignore": 2}[expected]
-    assert (f"Left out: {left_out} later than `window` after their impression" in joined.line) == bool(left_out)
+    left_out = {"apply": [], "click": ["1 event"], "ignore": ["2 events"]}[expected]
+    assert re.findall("Left out: (.*) later than `window` after the impression", joined.line) == left_out
 
 
 def test_a_window_of_dates_is_in_seconds(joined):
@@ -163,7 +164,7 @@ def test_own_words_and_own_rewards(joined):
 
     assert answers(log) == ["p0 j0 apply", "p1 j0 ignore", "p1 j1 ignore"]
     assert log.reward.tolist() == [5.0, -0.1, -0.1]
-    assert "Left out: 1 that `decisions` maps to nothing." in joined.line
+    assert "Left out: 1 event that `decisions` maps to nothing." in joined.line
 
 
 def test_a_word_may_mean_dismiss(joined):
@@ -184,15 +185,26 @@ def test_numbers_may_be_words(joined):
 
 def test_a_word_for_bots_in_another_language_is_refused_with_the_words_to_write(joined):
     with pytest.raises(LogError, match=r"bot that is neither yes nor no: 1, row 1 .*\. A row of a bot says yes"):
-        joined("1 p0 j0 impression nein", header=[*HEADER, "bot"])
+        joined("1 p0 j0 impression nie", header=[*HEADER, "bot"])
+
+
+def test_times_of_events_are_read_as_they_are_said_to_be_written(joined):
+    rows = [["01.05.2026 08:00", "p0", "j0", "impression", "0,5"], ["01.05.2026 08:01", "p0", "j0", "apply", ""]]
+    header = [*HEADER, "propensity"]
+    log = joined(*rows, header=header, date_format="%d.%m.%Y %H:%M", decimal=",", events={"window": 60})
+    assert (answers(log), log.propensity.tolist()) == (["p0 j0 apply"], [0.5])
+    with pytest.raises(LogError, match=r"no time: 2, .* Say `date_format='%d.%m.%Y %H:%M'`, which fits all"):
+        joined(*rows, header=header, decimal=",")
+    with pytest.raises(LogError, match=r"propensity outside of \(0, 1\]: 1, row 1 \('0,5'\).* say `decimal=','`"):
+        joined(*rows, header=header, date_format="%d.%m.%Y %H:%M")
 
 
 def test_bots_are_left_out_with_all_that_they_did(joined):
-    rows = ["1 p0 j0 impression no", "2 p0 j0 apply True", "1 p9 j9 rubbish 1", "2 p0 j0 save 1.0", "2 p0 j0 click "]
+    rows = ["1 p0 j0 impression nein", "2 p0 j0 apply True", "1 p9 j9 rubbish ja", "2 p0 j0 save 1.0", "2 p0 j0 click "]
     log = joined(*rows, header=[*HEADER, "bot"])
 
     assert answers(log) == ["p0 j0 click"]
-    assert "Left out: 3 of bots." in joined.line
+    assert "Left out: 3 events of bots." in joined.line
 
 
 def test_without_times_the_order_of_the_file_counts(joined):
@@ -237,7 +249,7 @@ def test_times_that_cannot_be_put_in_order_are_wrong(joined, times, kind):
         joined(*rows)
     assert f"1 of 2 events are impossible: {kind}" in str(caught.value)
     assert answers(joined(*rows, on_bad="skip")) == ["p0 j0 ignore"]
-    assert f"1 impossible ({kind}" in joined.line
+    assert f"1 impossible event ({kind}" in joined.line
 
 
 def test_parquet_and_json_are_read_as_csv_is(shop, tmp_path):
@@ -283,7 +295,7 @@ def test_a_job_that_is_shown_again_in_its_set_is_the_same_recommendation(joined)
     log = joined(*rows, header=[*HEADER, "set"])
 
     assert (answers(log), log.time.tolist()) == (["p0 j0 click", "p0 j1 ignore"], [1, 1])
-    assert "1 of a job that was shown again in the same set" in joined.line
+    assert "1 event of a job that was shown again in the same set" in joined.line
 
 
 def test_an_event_counts_for_the_impression_of_its_own_set(joined):
@@ -294,7 +306,7 @@ def test_an_event_counts_for_the_impression_of_its_own_set(joined):
     assert answers(log) == ["p0 j0 click", "p0 j0 apply"]
     within = joined(*rows, header=[*HEADER, "set"], events={"window": 1.5})
     assert answers(within) == ["p0 j0 ignore", "p0 j0 ignore"], "too late for its own set, and not of the other one"
-    assert "Left out: 3 later than `window` after their impression" in joined.line
+    assert "Left out: 3 events later than `window` after the impression" in joined.line
 
 
 def test_impressions_without_an_id_are_sets_by_their_time(joined):
@@ -324,10 +336,55 @@ def test_a_set_that_lacks_a_job_is_left_out_unless_no_sets_are_wanted(joined):
     log = joined(*rows, on_bad="skip")
 
     assert answers(log) == ["p0 j1 ignore", "p0 j2 ignore"]
-    assert "1 impossible (unknown job: 1, row 2 ('gone'))" in joined.line
-    assert "1 recommendations of a set with an impossible event" in joined.line
+    assert "1 impossible event (unknown job: 1, row 2 ('gone'))" in joined.line
+    assert "1 recommendation of a set with an impossible event" in joined.line
     without = joined(*rows, on_bad="skip", events={"sets": False})
     assert answers(without) == ["p0 j0 apply", "p0 j1 ignore", "p0 j2 ignore"]
+
+
+def test_a_set_keeps_its_known_jobs_if_it_is_asked_to(joined):
+    rows = [
+        *("1 p0 j0 impression", "1 p0 gone impression", "1 p0 j3 impression", "1 p0 lost impression", "2 p0 j0 apply"),
+        *("2 p0 gone apply", "3 p0 j1 impression", "3 p0 j2 impression", "3 p1 j1 impression", "3 p1 gone impression"),
+    ]
+    log = joined(*rows, on_bad="skip", on_unknown_shown="skip")
+
+    assert answers(log) == ["p0 j0 apply", "p0 j3 ignore", "p0 j1 ignore", "p0 j2 ignore", "p1 j1 ignore"]
+    assert shown(log) == ["j0 j3", "j0 j3", "j1 j2", "j1 j2", "j1"]
+    assert "4 impossible events (unknown job: 4, row 2 ('gone')" in joined.line
+    assert "The candidate sets of 3 of them are without the jobs that the market lacks." in joined.line
+    assert "propensities" not in joined.line and "a set with an impossible event" not in joined.line
+    assert answers(joined(*rows, on_bad="skip")) == ["p0 j1 ignore", "p0 j2 ignore"]
+    assert "`on_unknown_shown='skip'` keeps the sets" in joined.line
+
+
+def test_sets_of_one_known_job_are_sets_if_unknown_jobs_were_shown_too(joined):
+    log = joined("1 p0 j0 impression", "1 p0 gone impression", on_bad="skip", on_unknown_shown="skip")
+    assert shown(log) == ["j0"]
+
+
+def test_a_set_with_another_impossible_event_is_left_out_although_unknown_jobs_are_not(joined):
+    header = [*HEADER, "set", "propensity"]
+    rows = [
+        *("1 p0 j0 impression a .5", "1 p0 gone impression a .5", "1 p0 j1 impression a 2"),
+        *("1 p1 j0 impression a .5", "soon p1 gone impression a .5"),
+        *("1 p2 j0 impression a .5", "1 p2 j2 impression a .25"),
+    ]
+    log = joined(*rows, header=header, on_bad="skip", on_unknown_shown="skip")
+
+    assert answers(log) == ["p2 j0 ignore", "p2 j2 ignore"]
+    assert log.propensity.tolist() == [0.5, 0.25], "no set that is left lacks a job"
+
+
+def test_events_whose_sets_lack_jobs_have_no_propensities(joined):
+    header = [*HEADER, "propensity"]
+    rows = ["1 p0 j0 impression .5", "1 p0 gone impression .5", "3 p1 j1 impression .25", "3 p1 j2 impression .25"]
+    options = {"header": header, "on_bad": "skip", "on_unknown_shown": "skip"}
+
+    assert joined(*rows, **options).propensity is None
+    assert "of 1 of them are without the jobs that the market lacks. So the log gets no propensities" in joined.line
+    assert joined(*rows, **options, events={"sets": False}).propensity.tolist() == [0.5, 0.25, 0.25]
+    assert joined(*rows[2:], **options).propensity.tolist() == [0.25, 0.25]
 
 
 @pytest.mark.parametrize("wrong", ["soon p0 j1 impression a", "9 p0 gone impression a"])
@@ -356,8 +413,8 @@ def test_events_that_answer_an_impossible_impression_are_left_out_with_it(joined
     # The click is neither one for the first impression nor one without any; j1 was shown beside the impossible one.
     assert answers(log) == ["p0 j0 ignore", "p2 j0 ignore", "p2 j1 ignore"]
     assert log.propensity.tolist() == [0.5] * 3
-    assert "2 that answer an impossible impression" in joined.line
-    assert "1 recommendations of a set with an impossible event" in joined.line
+    assert "2 events that would answer an impossible impression" in joined.line
+    assert "1 recommendation of a set with an impossible event" in joined.line
 
 
 def test_a_right_impression_counts_before_an_impossible_one_at_the_same_time(joined):
@@ -365,7 +422,7 @@ def test_a_right_impression_counts_before_an_impossible_one_at_the_same_time(joi
     log = joined(*rows, header=[*HEADER, "propensity"], on_bad="skip")
 
     assert (answers(log), log.propensity.tolist()) == (["p0 j0 click"], [0.5])
-    assert "came twice" not in joined.line and "answer an impossible" not in joined.line
+    assert "came twice" not in joined.line and "would answer" not in joined.line
 
 
 def test_a_huge_set_is_refused_before_it_takes_memory(joined, monkeypatch):
@@ -405,7 +462,7 @@ def test_a_log_without_impressions_has_one_row_for_each_pair(joined):
     assert answers(log) == ["p0 j0 apply", "p1 j0 save", "p0 j1 click"]
     assert (log.time.tolist(), log.shown_ids) == ([1, 2, 2], None)
     assert "Nothing follows from jobs that are not in the log" in joined.line
-    assert "Left out: 1 that came twice." in joined.line
+    assert "Left out: 1 event that came twice." in joined.line
 
 
 def test_a_window_without_impressions_is_refused(joined):
@@ -542,10 +599,10 @@ def test_an_impossible_event_is_named_with_the_way_out(joined, row, kind, way_ou
 def test_nothing_left_is_an_error(joined):
     with pytest.raises(LogError, match=r"unknown job: 1, row 1 \('j9'\)\..* No row is left"):
         joined("1 p0 j9 click", on_bad="skip")
-    with pytest.raises(LogError, match="no event is left; left out were 1 of bots"):
+    with pytest.raises(LogError, match="no event is left; left out were 1 event of bots"):
         joined("1 p0 j0 click yes", header=[*HEADER, "bot"])
     with pytest.raises(
-        LogError, match="no recommendation is left; left out were .*, 1 without an impression before them"
+        LogError, match="no recommendation is left; left out were .*, 1 event without an earlier impression"
     ):
         joined("1 p0 j0 click", "1 p0 j9 impression", on_bad="skip")
     with pytest.raises(LogError, match=r"events\.csv has no rows"):

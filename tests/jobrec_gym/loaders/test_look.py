@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import pytest
 
@@ -164,6 +165,36 @@ def test_rows_without_skills_are_counted_and_left_out_by_the_call(tmp_path):
     assert 'on_empty="skip"' in call
 
 
+@pytest.mark.parametrize(
+    ("name", "lines", "said"),
+    [
+        # The file is loaded twice: the first time shows that `level` is no seniority.
+        ("jobs.csv", ("id,level,skills", "1,blue,SQL", "2,,"), "left out 1 of 2 jobs, which have no skills"),
+        # A document is read once to look at it, and once to load it.
+        ("job.json", ('{"@type": "JobPosting", "description": "We bake."}',), "their description is used instead"),
+    ],
+)
+def test_the_loaders_say_each_thing_once(tmp_path, caplog, name, lines, said):
+    people = write(tmp_path / "people.csv", "id,level,skills", "1,red,SQL")
+    look(write(tmp_path / name, *lines), people)
+    assert [said in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_the_loaders_are_heard_after_a_look_that_failed(tmp_path, caplog):
+    with pytest.raises(MarketError, match="no column looks like skills"):
+        look(write(tmp_path / "strange.csv", "id,x", "1,2"))
+    file = write(tmp_path / "jobs.csv", "key,hard", "1,SQL", "2,")
+    load_market(file, applicants=file, encoder="hashing", cache_dir=False, on_empty="skip")
+    assert caplog.text.count("left out 1 of 2 jobs, which have no skills") == 1
+
+
+def test_what_the_loaders_say_of_a_call_that_failed_is_not_told(tmp_path, caplog):
+    caplog.set_level("INFO")
+    look(write(tmp_path / "jobs.csv", "id,level,skills", "1,blue,SQL"))
+    assert caplog.text.count("read from id, skills; columns not used: level") == 1
+    assert "read from id, level, skills" not in caplog.text
+
+
 def test_a_column_that_is_not_what_its_name_says_is_let_go(tmp_path):
     file = write(tmp_path / "jobs.csv", "id,level,skills", "1,blue,SQL", "1,red,R")
     text, call = told(file)
@@ -196,7 +227,7 @@ def test_only_the_side_whose_column_is_wrong_lets_it_go(tmp_path):
 
 def test_a_context_that_cannot_be_read_is_let_go(tmp_path):
     jobs = write(tmp_path / "jobs.csv", "id,salary,city,skills", "1,40000,Leeds,SQL", "2,50000,York,R")
-    people = write(tmp_path / "people.csv", "id,salary,city,skills", "1,$40k,Leeds,SQL")
+    people = write(tmp_path / "people.csv", "id,salary,city,skills", "1,$40k or so,Leeds,SQL")
     text, call = told(jobs, people)
     assert "! 'salary' is not compared as salary:" in text.partition("people.csv: csv")[2]
     assert '"salary"' not in call and set(run(call).context) == {"place"}
@@ -377,6 +408,105 @@ def test_files_of_json_and_other_alphabets_are_looked_at_in_their_encoding(tmp_p
     jobs = write(tmp_path / "jobs.csv", "навыки", "кухня")
     text = look(jobs, tmp_path / "jobs.json", columns={"hard": "навыки"}, encoding={"applicants": "utf-16-le"})
     assert run(text[text.index("load_market(") :]).applicant(0).hard_skills == ("кухня",)
+
+
+GERMAN_JOBS = (
+    "Nr;Titel;Fähigkeiten;Ort;Gehalt;Senioritaet;Gültig bis",
+    "1;Köchin;Soßen, Hygiene;Bonn;ab 32.000 €;Fachkraft;31.12.2026",
+    "2;Bäcker;Teig, Öfen;Ulm;31.500,50 €;Leitung;",
+    "3;Wirt;Hygiene, Wein;Ulm;VB;Leitung;30.11.2026",
+)
+GERMAN_PEOPLE = ("Nr;Kenntnisse;Wohnort;Wunschgehalt", "p1;Hygiene, Wein;Ulm;30.000,- €")
+
+
+@pytest.fixture
+def german(tmp_path):
+    """Files of jobs and of people with German headings, dates, amounts and encodings."""
+    (tmp_path / "stellen.csv").write_bytes("\r\n".join(GERMAN_JOBS).encode("cp1252"))
+    (tmp_path / "bewerber.csv").write_bytes("\r\n".join(GERMAN_PEOPLE).encode("utf-8-sig"))
+    return str(tmp_path / "stellen.csv"), str(tmp_path / "bewerber.csv")
+
+
+def typed_in(text):
+    """The arguments after ``--columns`` that a text proposes."""
+    return shlex.split(re.search(r"`--columns (.*?)` reads them", text)[1])
+
+
+def test_german_headings_are_proposed_and_lead_to_the_whole_call(german, capsys):
+    jobs, people = german
+    with pytest.raises(SystemExit, match="no column looks like skills") as stopped:
+        main(["look", jobs, people, "--encoding", "jobs=cp1252"])
+    columns = typed_in(str(stopped.value))
+    assert columns[:3] == ["jobs.key=Nr", "jobs.title=Titel", "jobs.hard=Fähigkeiten"]
+    with pytest.raises(SystemExit, match="no column looks like skills") as stopped:
+        main(["look", jobs, people, "--encoding", "jobs=cp1252", "--columns", *columns])
+    columns += typed_in(str(stopped.value))
+    files = ["look", jobs, people, "--encoding", "jobs=cp1252", "--columns", *columns]
+    main(files)
+    doubted = capsys.readouterr().out
+    assert "must be a number" in doubted and "Say `date_format='%d.%m.%Y'`, which fits all dates" in doubted
+    assert "`seniority_values={'Fachkraft': 3}`" in doubted and "another language" not in doubted
+
+    said = ["--date-format", "%d.%m.%Y", "--null-values", "VB", "--seniority-values", "Fachkraft=3", "Leitung=5"]
+    main([*files, *said, "--decimal", ","])
+    text = capsys.readouterr().out
+    assert "  ! " not in text
+    call = text[text.index("load_market(") :]
+    assert 'decimal=","' in call and 'date_format="%d.%m.%Y"' in call and 'null_values=["VB"]' in call
+    market = run(call)
+    assert [market.job(row).context for row in range(3)] == [
+        {"place": "Bonn", "salary": 32_000},
+        {"place": "Ulm", "salary": 31_500.5},
+        {"place": "Ulm"},
+    ]
+    assert [market.job(row).seniority for row in range(3)] == [3, 5, 5]
+    assert market.applicant("p1").context == {"place": "Ulm", "salary": 30_000}
+    assert [one.key for one in recommend(None, market, "p1", open_at="2026-12-01")] == ["1", "2"]
+
+
+def test_german_headings_of_one_file_are_proposed_beside_what_is_known(german):
+    text = look(german[0], columns={"hard": "Fähigkeiten", "place": "Ort"}, encoding="cp1252")
+    assert typed_in(text) == [
+        "key=Nr",
+        "title=Titel",
+        "seniority=Senioritaet",
+        "expires=Gültig bis",
+        "salary=Gehalt",
+    ]
+    assert re.search(r"Ort +context: place", text)
+    people = look(german[1], columns={"hard": "Kenntnisse"})
+    assert typed_in(people) == ["key=Nr", "place=Wohnort", "salary=Wunschgehalt"]
+
+
+def test_pay_in_other_units_is_let_go(tmp_path):
+    jobs = write(tmp_path / "jobs.csv", "id,salary,city,skills", "1,40k EUR,Leeds,SQL")
+    people = write(tmp_path / "people.csv", "id,salary,city,skills", "1,15 EUR/h,Leeds,SQL")
+    text, call = told(jobs, people)
+    assert "! salary is not compared: the context field 'salary' compares numbers in EUR for one hour in " in text
+    assert '"salary"' not in call and '"place"' in call
+
+
+def test_several_formats_of_dates_may_be_typed(tmp_path, capsys):
+    file = write(tmp_path / "jobs.csv", "skills,expires", "SQL,31.12.2026", "R,2026-12-31")
+    main(["look", str(file), "--date-format", "%d.%m.%Y", "ISO8601"])
+    assert 'date_format=["%d.%m.%Y", "ISO8601"]' in capsys.readouterr().out
+    with pytest.raises(MarketError, match="row 2, column 'expires': must fit `date_format='%d.%m.%Y'`"):
+        look(file, date_format="%d.%m.%Y")
+
+
+@pytest.mark.parametrize("entry", ["Fachkraft", "Fachkraft=6", "=3", "Fachkraft=12", "Fachkraft="])
+def test_a_level_that_is_typed_wrong_is_told(jobs, entry):
+    with pytest.raises(SystemExit, match=f"`--seniority-values` must be WORD=LEVEL, .*got '{entry}'"):
+        main(["look", str(jobs), "--seniority-values", entry])
+
+
+def test_a_column_of_the_context_that_is_said_must_exist(jobs, people):
+    with pytest.raises(MarketError, match=r"people.csv has no column 'Location'.* `--columns jobs.place=..."):
+        look(jobs, people, columns={"place": "Location"})
+    text = look(jobs, people, columns={"jobs": {"place": "JobTitle"}})
+    assert '"place": ("category", "city", "JobTitle")' in text and re.search("JobTitle +context: place", text)
+    with pytest.raises(MarketError, match=r"`columns\['place'\]` must be the name of a column, got \['a', 'b'\]"):
+        look(jobs, columns={"place": ["a", "b"]})
 
 
 def test_a_delimiter_that_is_in_doubt_can_be_said(tmp_path):

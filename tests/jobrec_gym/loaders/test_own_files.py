@@ -313,11 +313,164 @@ def test_a_point_that_may_separate_thousands_is_doubted_and_said(load):
     assert salaries(jobs, decimal=".") == [50, 45.5]
     assert salaries("key;hard;salary\na;SQL;1.234,5\nb;R;1 000\n", decimal=",") == [1234.5, 1000]
     assert salaries('key;hard;salary\na;SQL;"1,234.5"\nb;R;-2e3\n', decimal=".") == [1234.5, -2000]
-    for cell in ("1,5", "12,34", "$5"):
-        with pytest.raises(MarketError, match="must be a plain number"):
+    for cell in ("1,5", "12,34", "$1,5"):
+        with pytest.raises(MarketError, match=r"must be a number .* got '.*'\. It must fit `decimal='\.'`"):
             salaries(f'key;hard;salary\na;SQL;"{cell}"\nb;R;1\n', decimal=".")
     with pytest.raises(MarketError, match=r"`decimal` must be '\.', ',' or None, got ';'"):
         load(jobs, decimal=";")
+
+
+@pytest.fixture
+def pay(load):
+    """The salaries of the jobs and of one person, from cells: ``pay(["45.000 €"], wish="40k")``."""
+
+    def pay(cells, wish="", kind="number", **options):
+        jobs = [{"key": f"j{row}", "hard": ["SQL"], "pay": cell} for row, cell in enumerate(cells)]
+        people = [{"key": "p", "hard": ["SQL"], "pay": wish}]
+        market = load(jobs, "jobs.json", people=people, people_name="people.json", context={"pay": kind}, **options)
+        table = market.context["pay"]
+        return [table.value("jobs", row) for row in range(len(cells))], table.value("applicants", 0)
+
+    return pay
+
+
+def test_pay_is_read_with_currency_period_thousands_and_range(pay):
+    cells = ["45.000,00 €", "45.000 EUR/Jahr", "ab 48.000", "52k", 47_000, "45.000-52.000", "", "n/a", "45 000"]
+    expected = [45_000, 45_000, 48_000, 52_000, 47_000, 48_500, None, None, 45_000]
+    assert pay(cells, wish="50,5k €") == (expected, 50_500)
+    assert pay(["EUR 45,000.00 per year", "45,500"]) == ([45_000, 45_500], None)
+    assert pay(["1.234,5", "45.000"]) == ([1234.5, 45_000], None), "plain numbers are read like the others"
+
+
+def test_pay_in_objects_shows_what_it_means_too(load):
+    jobs = [{"key": "a", "hard": "SQL", "pay": {"from": "45.000"}}, {"key": "b", "hard": "R", "pay": {"from": "1,5"}}]
+    people = [{"key": "p", "hard": "SQL", "wish": ""}]
+    read = {"people": people, "people_name": "people.json", "context": {"pay": ("number", "wish", "pay.from")}}
+    assert load(jobs, "jobs.json", **read).job("a").context == {"pay": 45_000}
+    jobs[1]["pay"] = "much"
+    with pytest.raises(MarketError, match=r"row 1, column 'pay.from': '45.000 €' may be thousands"):
+        load([{**jobs[0], "pay": {"from": "45.000 €"}}, jobs[1]], "jobs.json", **read)
+    with pytest.raises(MarketError, match=r"row 2, column 'pay.from': must hold objects with 'from', got 'much'"):
+        load([{**jobs[0], "pay": {"from": "45k"}}, jobs[1]], "jobs.json", **read)
+
+
+@pytest.mark.parametrize(
+    ("kind", "offered", "wished"), [("number", 48_000, 38), ("at_most", 52_000, 36), ("at_least", 44_000, 40)]
+)
+def test_the_end_of_a_range_is_the_one_that_fits_more(pay, kind, offered, wished):
+    assert pay(["44000-52000"], wish="36-40", kind=kind) == ([offered], wished)
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["50", "45.000 €"], r"row 2, column 'pay': '45.000 €' may be .* do not show it: say `decimal=','` if a point"),
+        (["45,000"], r"row 1, column 'pay': '45,000' may be thousands or a number with decimals"),
+        (["45.000", "48k"], r"row 1, column 'pay': '45.000' may be thousands"),
+        (["45.000 €", "48.5k"], r"row 1, column 'pay': '45.000 €' may be thousands"),
+        (["1.234,5", "1,234.5", "45.000"], r"row 3, column 'pay': '45.000' .* show both decimal signs: say `decimal"),
+        (["n. V."], r"row 1, column 'pay': must be a number .* got 'n. V.'. If .* say so by `null_values=\['n. V.', "),
+        (
+            ["45 km"],
+            r"row 1, column 'pay': must be a number such as 45000, '45000 EUR' or '45-52k', or empty; got '45 k",
+        ),
+        ([True], "row 1, column 'pay': must be a number .* got True"),
+    ],
+)
+def test_pay_that_may_mean_two_things_is_refused_with_the_way_out(pay, cells, message):
+    with pytest.raises(MarketError, match=message):
+        pay(cells)
+
+
+def test_a_given_decimal_sign_settles_what_pay_means(pay):
+    assert pay(["45.000 €", "48.500"], decimal=",") == ([45_000, 48_500], None)
+    assert pay(["45.000 €", "48.500"], decimal=".") == ([45, 48.5], None)
+    assert pay(["45.000 €", "VB"], decimal=",", null_values=["vb"]) == ([45_000, None], None)
+
+
+@pytest.mark.parametrize(
+    ("cells", "wish", "message"),
+    [
+        (
+            ["45k €", "45k $"],
+            "",
+            r"row 2, .*'45k \$' is in \$, and .*row 1 \('45k €'\) is in EUR.* must have one currency",
+        ),
+        (
+            ["15 €/h", "45k €"],
+            "",
+            r"row 2, .*'45k €' is without a period, which counts as for one year, and .*one hour",
+        ),
+        ([45_000, "15 €/h"], "", r"row 2, .*'15 €/h' is for one hour, and .*row 1 \(45000\) is without a period"),
+        (
+            ["45k €"],
+            "45k CHF",
+            r"'pay' compares numbers in CHF for one year in .*people.json with numbers in EUR for one",
+        ),
+        (
+            ["15 €/h"],
+            "45k",
+            r"'pay' compares numbers for one year in .*people.json with numbers in EUR for one hour in",
+        ),
+    ],
+)
+def test_pay_of_several_currencies_or_periods_is_not_compared(pay, cells, wish, message):
+    with pytest.raises(MarketError, match=message):
+        pay(cells, wish)
+
+
+def test_pay_of_one_currency_and_period_is_compared(pay):
+    assert pay(["45k €", "46k", "47k EUR p.a."], wish="45k €") == ([45_000, 46_000, 47_000], 45_000)
+    assert pay(["15 €/h", "16 €/Stunde"], wish="15,5 € pro Stunde") == ([15, 16], 15.5)
+
+
+def test_pay_of_new_people_is_compared_in_the_units_of_the_jobs(load, tmp_path):
+    people = "key,hard,pay\np,SQL,\n"
+    market = load("key,hard,pay\na,SQL,45k €\n", people=people, context={"pay": "number"})
+    for known in (market, market.save(tmp_path / "saved")):
+        assert known.with_applicants([{"hard": "SQL", "pay": "40k €"}]).applicant(0).context == {"pay": 40_000}
+        with pytest.raises(
+            MarketError, match=r"'pay' compares numbers in CHF for one year in `rows` with numbers in EUR"
+        ):
+            known.with_applicants([{"hard": "SQL", "pay": "40k CHF"}])
+    plain = load("key,hard,pay\na,SQL,45000\n", people=people, context={"pay": "number"}).save(tmp_path / "plain")
+    with pytest.raises(MarketError, match=r"in EUR for one hour in `rows` with numbers for one year in market"):
+        plain.with_applicants([{"hard": "SQL", "pay": "15 €/h"}])
+
+
+# ---- yes and no
+
+
+def test_yes_and_no_are_known_in_some_languages(load):
+    yes = ["ja", "JA", "wahr", "oui", "vrai", "si", "sí", "verdadero", "x", "X", "yes", "true", "1", "on"]
+    no = ["nein", "falsch", "non", "faux", "no", "falso", "No", "0", "off", "false"]
+    rows = [{"key": f"{row}", "hard": ["SQL"], "remote": cell} for row, cell in enumerate([*yes, *no, "", True])]
+    market = load(rows, "jobs.json", people=rows, people_name="people.json", context={"remote": "flag"})
+    flags = [market.job(row).context.get("remote") for row in range(len(rows))]
+    assert flags == [True] * len(yes) + [False] * len(no) + [None, True]
+    rows[0]["remote"] = "vielleicht"
+    with pytest.raises(MarketError, match=r"row 1, column 'remote': must be one of true, .*; got 'vielleicht'"):
+        load(rows, "jobs.json", people=rows, people_name="people.json", context={"remote": "flag"})
+
+
+def test_words_for_yes_are_words_where_no_yes_or_no_is_read(load):
+    market = load(
+        "key,title,hard,grade\nx,ja,nein;x,x\n", people="key,hard,grade\np,x,x\n", context={"grade": "category"}
+    )
+    job = market.job("x")
+    assert (job.title, job.hard_skills, job.context) == ("ja", ("nein", "x"), {"grade": "x"})
+
+
+# ---- headings
+
+
+def test_skills_under_a_heading_of_another_language_are_proposed(load):
+    with pytest.raises(MarketError, match=r"e\.g\. `columns=\{'title': 'Titel', 'hard': 'FÄHIGKEITEN'\}`"):
+        load("Titel;FÄHIGKEITEN\nKoch;Messer\n")
+    with pytest.raises(MarketError, match=r"e\.g\. `columns=\{'title': 'Beruf', 'hard': 'Kenntnisse'\}`"):
+        load("Beruf;Kenntnisse\nKoch;Messer\n", columns={"title": "Beruf"})
+    with pytest.raises(MarketError, match=r"e\.g\. `columns=\{'hard': 'skills'\}`"):
+        load("Titel;a\nKoch;Messer\n")
 
 
 def test_keys_of_numbers_are_those_of_a_column_without_gaps(load):

@@ -31,7 +31,9 @@ def test_the_columns_may_have_other_names(read):
     assert read("user;item\np1;j1\n", columns={"applicant": "user", "job": "item"}) == {"p1": [1]}
     assert read("applicant_key,rank,job_id,job_key\np2,1,0,j3\n") == {"p2": [3]}, "as in a ranked file"
     assert read("applicant,job,applicant_key,job_key\np1,j1,p2,j2\n") == {"p1": [1]}
-    with pytest.raises(LogError, match="has no column 'applicant'.* Say which it is: `columns={'applicant': ...}`"):
+    with pytest.raises(
+        LogError, match="has no column 'applicant'.* Say which it is, perhaps `columns={'applicant': 'user'}`"
+    ):
         read("user,job\np1,j1\n")
     with pytest.raises(LogError, match="has no column 'job'.*Did you mean 'Job'"):
         read("applicant,Job\np1,j1\n")

@@ -280,6 +280,14 @@ def test_text_of_broken_html():
     assert html_text("<p>" + "<a " * 100_000) == ("<a " * 100_000).strip(), "and does not take minutes"
 
 
+def test_text_with_comments():
+    assert html_text("a<!-- <p>b</p> -->c <b>d</b><!--e-- >") == "ac d"
+    assert html_text("<p>a <!-- <b> c<p>d") == "a <!-- <b> c\nd", "nothing is lost where a comment never ends"
+    assert html_text("a<script><!-- b </script>c") == "ac", "and a script ends"
+    assert html_text("<b>a</b><!-- b --><!--> c") == "a<!--> c", "two dashes do not begin and end a comment"
+    assert html_text("<p>" + "<!-- ->" * 100_000) == "<!-- ->" * 100_000, "and does not take minutes"
+
+
 def test_postings_and_resumes_are_the_two_sides_of_a_market(tmp_path):
     jobs, people = tmp_path / "jobs", tmp_path / "people"
     for folder in (jobs, people):

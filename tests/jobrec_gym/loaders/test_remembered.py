@@ -21,6 +21,7 @@ OPTIONS = {
     "null_values": ["keine Angabe"],
     "seniority_values": {"Fachkraft": 3, "Leitung": 5},
     "decimal": ",",
+    "date_format": ["%d.%m.%Y", "ISO8601"],
     "context": {"ort": ("category", "Wunschort", "Ort"), "lohn": ("at_most", "Lohnwunsch", "Lohn")},
     "encoder": "hashing",
 }
@@ -84,6 +85,19 @@ def test_new_people_in_another_form_are_told_why_it_is_another_one(market, files
     assert saved.with_applicants([plain], columns={}).applicant("n").hard_skills == ("Wunden",)
     with pytest.raises(MarketError, match=r"has no column 'Nummer'\. It has 'key', 'hard'\.$"):
         saved.with_applicants([plain], columns={"key": "Nummer"})
+
+
+@pytest.mark.parametrize(
+    ("changed", "options", "message"),
+    [
+        ({"Stufe": "has no column"}, {}, r"column 'Stufe': .*got 'has no column'"),
+        ({}, {"context": {"ort": ("category", "Wunsch", "Ort")}}, "has no column 'Wunsch'.*`context` compares 'ort'"),
+    ],
+)
+def test_another_error_about_new_people_says_nothing_of_columns(market, changed, options, message):
+    with pytest.raises(MarketError, match=message) as told:
+        market.with_applicants([NEW | changed], **options)
+    assert "`columns=" not in str(told.value)
 
 
 def test_new_people_with_another_separator_are_doubted(market, files):
@@ -168,7 +182,8 @@ def test_a_market_that_was_saved_before_is_told_how_new_people_are_read(market, 
 
     with pytest.raises(MarketError, match="has no column 'hard'"):
         saved.with_applicants([NEW], encoder="hashing")
-    told = saved.with_applicants([NEW], **{**OPTIONS, "text_columns": ["soft"]})
+    of_people = {name: value for name, value in OPTIONS.items() if name != "date_format"}  # only jobs have dates
+    told = saved.with_applicants([NEW], **{**of_people, "text_columns": ["soft"]})
     assert told.applicant("n") == market.with_applicants([NEW]).applicant("n")
 
 
@@ -184,3 +199,27 @@ def test_what_no_market_writes_is_not_obeyed(market, files, strange):
 
     saved = LabourMarket.load(folder)
     assert saved.origin == saved.spec
+
+
+@pytest.mark.parametrize(
+    "units", [5, ["EUR"], {"lohn": "EUR"}, {"lohn": ["EUR"]}, {"lohn": [1, None]}, {"ort": ["EUR", ""]}]
+)
+def test_units_that_no_market_writes_are_unknown(market, files, units):
+    folder = market.save(files / "saved").folder
+    header = header_of(folder)
+    header["read_with"]["units"] = units
+    del header["sha256"]
+    (folder / "market.json").write_text(json.dumps(header))
+    assert_reads_alike(LabourMarket.load(folder), market)
+
+
+def test_the_units_of_pay_are_remembered(files):
+    (files / "jobs.csv").write_text(JOBS.replace("2.500", "2.500 €/Monat").replace("5.000", "5.000 €/Monat"))
+    (files / "people.csv").write_text(PEOPLE.replace("2.400,5", "2.400,5 € mtl."))
+    market = load_csv(files / "jobs.csv", applicants=files / "people.csv", cache_dir=False, **OPTIONS)
+    saved = market.save(files / "saved")
+    assert header_of(saved.folder)["read_with"]["units"] == {"lohn": ["EUR", "month"]}
+    wish = {**NEW, "Lohnwunsch": "3.000 € pro Monat"}
+    assert saved.with_applicants([wish]).applicant("n").context == {"lohn": 3000.0}
+    with pytest.raises(MarketError, match="numbers for one year in `rows` with numbers in EUR for one month in market"):
+        saved.with_applicants([NEW])
