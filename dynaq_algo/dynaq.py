@@ -47,10 +47,10 @@ class DynaQ(CandidateAlgorithm):
 
     The updates on imagined rewards are planning in the background. With `planning="decision_time"` (Sutton and Barto,
     2018, section 8.8) a Q-value is the world model's reward of a candidate plus gamma times the value of the next
-    state. The Q-network learns only the value of the next state, by the same updates without the reward. The next
-    decision therefore uses all that the model has learned from the last reward. At `gamma=0` Q is the model's reward:
-    planning is exact, and the Q-network is not updated. The Q-network is not updated with `world_model="transitions"`
-    either, because that model has a table of the values of next states.
+    state. The next decision therefore uses all that the model has learned from the last reward. The Q-network learns
+    only the value of the next state: its updates are the same, but their targets lack the reward. At `gamma=0` Q is the
+    model's reward: planning is exact, and the Q-network is not updated. The Q-network is not updated with
+    `world_model="transitions"` either, because that model has a table of the values of next states.
 
     The target of a terminated transition is its reward alone; the target of a truncated one includes the value of the
     next step. With n environments, each vector step is followed by n direct, n model and n * `planning_steps` planning

@@ -433,7 +433,8 @@ def prior_weights(prior: Sequence[float], features: PairFeatures) -> th.Tensor:
     """The weights of the similarities as a tensor, checked. Weights of `pairs` that are left out are 0.
 
     Raises:
-        ValueError: If there is not one finite weight for each similarity, or if the features have no similarities.
+        ValueError: If there is neither one finite weight for each similarity, nor one for each similarity and each
+            number of `pairs`; or if the features have no similarities.
     """
     prior = require_row("prior", prior)
     if not np.isfinite(prior).all():
@@ -573,10 +574,10 @@ class SeenPairs:
 class PairResiduals:
     """What similarities do not predict of the numbers of pairs, by a linear regression over up to 20,000 pairs.
 
-    Similarities and numbers are about in standard deviations. A residual is divided by its standard deviation, or by
-    0.2 if that is larger: else a number that the similarities predict almost exactly would be replaced by what little
-    is left, blown up. The fewer pairs there are, the more the slopes are drawn to 0 (ridge regression). With 20,000
-    pairs the regression is one of least squares.
+    Similarities and numbers both have a standard deviation of about 1. A residual is divided by its standard deviation,
+    or by 0.2 if that is larger: else a number that the similarities predict almost exactly would be replaced by what
+    little is left, blown up. The fewer pairs there are, the more the slopes are drawn to 0 (ridge regression). With
+    20,000 pairs the regression is one of least squares.
 
     Args:
         n_similarities: b, how many similarities predict.
@@ -584,7 +585,9 @@ class PairResiduals:
     """
 
     CAPACITY = SeenPairs.CAPACITY
-    RIDGE = 10.0  # few pairs are joined by this many in which numbers do not depend on similarities
+    # The ridge acts like this many invented pairs, in which numbers do not depend on similarities. It fades to 0 at
+    # `CAPACITY` pairs.
+    RIDGE = 10.0
     LEAST_DEVIATION = 0.2
     LEAST_VARIANCE = 1e-4  # directions of the similarities that vary less do not predict
 

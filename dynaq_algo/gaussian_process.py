@@ -136,13 +136,14 @@ class GaussianProcess(nn.Module):
     see :meth:`explore`.
 
     With `learn_pair_scale` the scale of the weights of `pairs` is learned. It is one of three multiples of
-    `scales["pairs"]` (:data:`~dynaq_algo.prior_beliefs.MULTIPLES`), the same for all columns. The evidence of the
-    rewards for a scale is computed with the factor at 0, and counts in full. A factor adds its likelihood divided by
-    the likelihood of the factor 0. Only this ratio is raised to the same power as with `spike_slab`. A power of 1 would
-    give scale and factor their exact joint posterior. With a smaller power their probabilities are not exact: they
-    follow a rule, in which rewards count more for the scale than for the factor. For a given scale and factor the
-    weights have their exact posterior. The first answers thus move the weights little, and numbers that say much can
-    have large weights later.
+    `scales["pairs"]` (:data:`~dynaq_algo.prior_beliefs.MULTIPLES`), the same for all columns. The probability of a
+    scale and a factor of the prior mean is proportional to a product of three terms. The first is their prior
+    probability. The second is the evidence of the rewards for the scale, computed with the factor at 0. The third is
+    the likelihood of the factor divided by that of the factor 0, raised to the same power as with `spike_slab`. A power
+    of 1 would give scale and factor their exact joint posterior. With a smaller power their probabilities are not
+    exact: they follow a rule, in which rewards count more for the scale than for the factor. For a given scale and
+    factor the weights have their exact posterior. The first answers thus move the weights little, and numbers that say
+    much can have large weights later.
 
     With `residual_pairs` the part `pairs` is linear in the residuals of the numbers: in what a regression on the
     similarities leaves of them, see :meth:`~dynaq_algo.features.BlockwiseFeatures.residuals`. `prior` says what a

@@ -29,12 +29,13 @@ class PairNetwork(nn.Module):
         features: How an input is made of a state and an action, and its size.
         net_arch: Sizes of the hidden layers.
         activation_fn: Class of the activation after each hidden layer.
-        prior: (features.n_similarities,) initial weights of the similarities. The output is then the weighted sum of
-            the similarities plus the output of the layers, which is 0 at first. The weights are learned like all
-            others. None for a network without such a sum.
+        prior: Initial weights of the similarities. Weights of the numbers of `pairs` may follow; they are 0 if left
+            out. The output is then the weighted sum of similarities and numbers plus the output of the layers, which is
+            0 at first. The weights are learned like all others. None for a network without such a sum.
 
     Raises:
-        ValueError: If there is no hidden layer, or the number of weights is not that of the similarities.
+        ValueError: If there is no hidden layer, or `prior` is none that :func:`~dynaq_algo.features.prior_weights`
+            takes.
 
     Example:
         >>> network = PairNetwork(ConcatFeatures(3, 2), [8])

@@ -145,10 +145,11 @@ class Beliefs(NamedTuple):
 def about_factor(given: GivenScale, grid: Floats, log_prior: Floats, power: float) -> Beliefs:
     """Beliefs where the whole prior mean has one factor.
 
-    The evidence for a scale is computed with the factor at 0, and counts in full. A factor adds its likelihood divided
-    by the likelihood of the factor 0. Only this ratio is raised to `power`. With a power of 1 the probabilities of
-    scale and factor are their exact posterior on the grid. With a smaller power they follow a rule, in which rewards
-    count more for the scale than for the factor.
+    The probability of a scale of the weights and a factor of the prior mean is proportional to a product of three
+    terms. The first is their prior probability. The second is the evidence of the rewards for the scale, computed with
+    the factor at 0. The third is the likelihood of the factor divided by that of the factor 0, raised to `power`. With
+    a power of 1 the probabilities of scale and factor are their exact posterior on the grid. With a smaller power they
+    follow a rule, in which rewards count more for the scale than for the factor.
 
     Args:
         given: What rewards say for each of m scales.

@@ -36,7 +36,10 @@ class Validity:
         """
         if not self.n_invalid:
             return
-        why = "Each step's info says why: if a language model gave the feedback, in the entry `feedback/status`."
+        why = (
+            "If a language model gave the feedback, the entry `feedback/status` of a step's info says why. Other "
+            "environments may have an entry of their own."
+        )
         if self.n_invalid == self.n:
             raise NothingLearned(
                 f'None of the {self.n:,} transitions was valid (`info["transition_valid"]`): nothing was learned. {why}'

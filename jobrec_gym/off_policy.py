@@ -206,8 +206,9 @@ def estimate_all(
         Estimates by method.
 
     Raises:
-        LogError: If the log has no propensities, no shown jobs, no answer or only one person; and if its applicants
-            change, because a one-step value says nothing about a career.
+        LogError: If the log has no shown jobs, no answer, or only one person. If it has no propensities and a method
+            other than ``"dm"`` is asked for. If its applicants change, because a one-step value says nothing about a
+            career.
         ValueError: For an argument that is not allowed, for probabilities that do not sum to 1, for an agent whose ids
             name other jobs than those of the log's market, and for a judge with another method than ``dr`` or with
             answers of fewer than three people.

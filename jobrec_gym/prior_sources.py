@@ -242,6 +242,7 @@ class LiveSource:
         self._sum, self._n = 0.5, 1
 
     def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Floats:
+        """Values (n,) of applicants (n,) and jobs (n,)."""
         feedback = self._bound.feedback(applicant_ids, job_ids, np.zeros(len(job_ids), np.uint64))
         values = np.where(np.isnan(feedback.probability), np.clip(feedback.reward, 0.0, 1.0), feedback.probability)
         told = feedback.status == "ok"

@@ -91,9 +91,9 @@ def recommend(
 ) -> list[Recommendation]:
     """The ``n`` best jobs of the whole catalogue for one applicant.
 
-    In a catalogue of up to 50,000 jobs every job is scored; with ``open_at`` only open jobs count. In a larger
-    catalogue an index (:mod:`jobrec_gym.job_index`) finds the 1,000 jobs nearest by cosine, and the agent ranks these.
-    Without an agent the nearest jobs are the answer.
+    Every job is scored if the catalogue has at most 50,000 jobs. With ``open_at``, jobs that are not open are not
+    scored and do not count towards the 50,000. In a larger catalogue an index (:mod:`jobrec_gym.job_index`) finds the
+    1,000 jobs nearest by cosine, and the agent ranks these. Without an agent the nearest jobs are the answer.
 
     Args:
         agent: An object with ``q_values(observation) -> (1, k)``, such as ``DynaQ``; a function that returns one number
@@ -127,9 +127,10 @@ def recommend(
 
     Raises:
         ValueError: For an unknown applicant or job; an ``n`` below 1; an ``open_at`` that is no date, or for a market
-            without dates; an agent that was trained on another catalogue or on means over other people
-            (``"less_job_mean": True``), or needs observations that this market does not have; or scores that are not
-            one finite number for each candidate.
+            without dates; an agent that was trained on another catalogue; an agent that needs observations that this
+            market does not have; an agent with a prior source that subtracts each job's mean over the applicants
+            (``"less_job_mean": True``), if it was trained with other applicants; or scores that are not one finite
+            number for each candidate.
         TypeError: For an object that cannot score.
         ImportError: For more than 50,000 jobs without FAISS.
 
@@ -358,9 +359,10 @@ def _refuse_means_of_others(agent: Any, market: LabourMarket, sources: Mapping[s
     people = trained_on.applicants.vectors
     if people is not market.applicants.vectors and not np.array_equal(people, market.applicants.vectors):
         raise ValueError(
-            f"`prior_sources[{less[0]!r}]` is less the mean of the job over all applicants of the market, and this "
-            "market has other applicants than that of training, so the agent would read other numbers: recommend on "
-            f'the market of training, or train with the means themselves, `"{LESS_JOB_MEAN}": (n_jobs,)`.'
+            f"`prior_sources[{less[0]!r}]` subtracts each job's mean over the applicants of the market. This market "
+            "has other applicants than the market of training, so the means differ, and the agent would read other "
+            "numbers. Recommend on the market of training, or train an agent whose source has fixed means, one number "
+            f'for each job: `"{LESS_JOB_MEAN}": (n_jobs,)`.'
         )
 
 

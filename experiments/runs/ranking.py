@@ -250,7 +250,8 @@ class _People:
     Attributes:
         n: How many they are.
         keys: The keys that a file of pairs may name. People of the market who are not in the split are among them.
-        some: From a first place and the place after the last one, a market and the rows of these people in it.
+        some: A function of two places, `first` and `end`. It returns a market, and the rows in it of the people at
+            places `first` to `end - 1`.
         source: What a ranking that continues recognises them by.
     """
 

@@ -25,8 +25,8 @@ PAIR_PRIOR, FIXED_PAIR_PRIOR = "dynaq_plus_pair_prior", "pair_prior"
 TUNED, COSINE, BLOCKS, GP = "dynaq_tuned", "cosine", "linear_blocks", "gp"
 
 BEFORE = "before"
-"""A key in place of a setting. Its study is of `dynaq_plus` at commit b433fb5, in the setting `vectors`, on the same
-seeds."""
+"""The one key of the studies that is no name of a setting. Its study is an older one: of `dynaq_plus` at commit
+b433fb5, in the setting `vectors`, on the seeds of the present study of `vectors`."""
 
 EVERYWHERE = ("vectors", "profile", "profile_noisy", "board", "sparse", "generator", "onet", "recorded")
 PRIOR_MISLEADS = ("misled", "contrary")

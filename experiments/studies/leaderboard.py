@@ -22,7 +22,8 @@ from experiments.runs.tables import markdown_table
 __all__ = ["COLUMNS", "Row", "page_of", "read_rows", "rows_of", "table_of", "update"]
 
 _PLAIN = re.compile(r"[\w%+,./:=@\[\]-]+", re.ASCII)
-"""An argument that a shell takes as it is, unless a file has such a name: brackets stand in most of them."""
+"""An argument that needs no quotation marks in a shell. Most arguments contain brackets, which a shell replaces only if
+the name of a file matches."""
 _TABLE = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- /leaderboard -->)", re.DOTALL)
 _REGRET = re.compile(r"(-?[\d,]+) \[(-?[\d,]+), (-?[\d,]+)\]")
 _SEEDS = re.compile(r"\d+(-\d+)?( \d+(-\d+)?)*")

@@ -67,7 +67,7 @@ _UNKNOWN_EVENT = "unknown event"
 _NO_SET = -1
 _NOT_WHOLE = (
     "recommendations of a set with an impossible event (`events={'sets': False}` keeps them, without sets; "
-    "`on_unknown_shown='skip'` keeps the sets of which the market lacks jobs, with the others)"
+    "`on_unknown_shown='skip'` keeps a set of which the market lacks some jobs, with its known jobs)"
 )
 _PLURAL = re.compile(r"\b(event|recommendation)s\b")
 _MOST_SHOWN = 1 << 28
@@ -85,10 +85,10 @@ class Events:
     """How the events of a site become recommendations with one answer each; see ``load_interactions(events=)``.
 
     An impression, which is an event that says that a job was shown, opens a recommendation. Any other event counts for
-    the latest impression of the same person and job that is not later than the event. If the event names a set, and
-    such an impression is of that set, the event counts for the latest one of that set instead. The answer is the
-    strongest event that counts: ``ignore`` < ``click`` < ``save`` < ``apply``. An impression for which no event
-    counts was ignored. The order of the file does not matter, and at equal times impressions come first.
+    one impression of the same person and job that is not later than the event: for the latest one of the set that the
+    event names, or, if there is none, for the latest of all. The answer is the strongest event that counts: ``ignore``
+    < ``click`` < ``save`` < ``apply``. An impression for which no event counts was ignored. The order of the file does
+    not matter, and at equal times impressions come first.
 
     All jobs that a person was shown under one id (column ``set``) are the candidate set of each recommendation under
     this id. Impressions without an id are in one set if they have the same time. A job that is shown again under the

@@ -83,8 +83,9 @@ class ContextTable:
             unknown.
         jobs: (n_jobs,), likewise.
         words: The words that categories and sets refer to.
-        shown: Whether the field is among the pair features that ``"all"`` stands for, in rendered texts and pictures,
-            in the documents that a language model reads, and in the market's fingerprint. A field that is not shown can
+        shown: Whether the field is shown. A shown field appears in four places: among the pair features of ``"all"``;
+            in rendered texts and pictures; in the documents that a language model reads; and in the market's
+            fingerprint. A field that is not shown can
             still be named as a pair feature, except the dates of jobs
             (:data:`~jobrec_gym.market.dates.DATE_FIELDS`).
     """

@@ -121,8 +121,9 @@ def named_rows(side: str, keys: NDArray[np.str_], named: Iterable[int | str | Pr
 def near_key(keys: NDArray[np.str_], key: str) -> str | None:
     """The key that is most like an unknown one; ``None`` if no key is similar.
 
-    A key of :func:`padded_key` is the most similar. Keys that differ from the unknown one only in their numbers are not
-    similar: beside ``2128`` there are as many such keys as ``2129``, and nothing says which one is meant.
+    A key of :func:`padded_key` is the most similar. A key that differs from the unknown one only in its numbers does
+    not count as similar. Many keys may differ from ``2128`` in this way, for example ``2129``, and nothing says which
+    one is meant.
     """
     if (padded := padded_key(keys, key)) is not None:
         return padded

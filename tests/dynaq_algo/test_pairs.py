@@ -70,7 +70,7 @@ def test_predictions_take_another_number_of_candidates_than_training(features, n
 def test_features_see_each_decision_before_it_is_taken_and_nothing_else(monkeypatch):
     model = agent(make_toy(pairs=True, new_candidates=True), learning_starts=10, policy_kwargs=BLOCKWISE)
     seen, chosen_from = [], []
-    monkeypatch.setattr(model.policy.features, "see", lambda candidates, pairs: seen.append((candidates, pairs)))
+    monkeypatch.setattr(model.policy.features, "see", lambda *shown: seen.append(shown))
     choose = model._sample_action
 
     def watched(*args):
@@ -80,7 +80,8 @@ def test_features_see_each_decision_before_it_is_taken_and_nothing_else(monkeypa
     monkeypatch.setattr(model, "_sample_action", watched)
     model.learn(30)
     assert [n for n, _ in chosen_from] == list(range(1, 31))
-    for (candidates, pairs), (_, obs) in zip(seen, chosen_from, strict=True):
+    for (state, candidates, pairs), (_, obs) in zip(seen, chosen_from, strict=True):
+        np.testing.assert_array_equal(state, obs["user"])
         np.testing.assert_array_equal(candidates, obs["candidates"])
         np.testing.assert_array_equal(pairs, obs["pairs"])
     obs = fresh_observations(1, ids=False)[0]
@@ -89,12 +90,16 @@ def test_features_see_each_decision_before_it_is_taken_and_nothing_else(monkeypa
     assert len(seen) == 30
 
 
-def test_of_ids_features_see_pairs_only(monkeypatch):
+def test_of_ids_features_see_the_vectors_of_the_table(monkeypatch):
     model = agent(make_toy(pairs=True, ids=True), policy_kwargs=BLOCKWISE)
     seen = []
-    monkeypatch.setattr(model.policy.features, "see", lambda candidates, pairs: seen.append((candidates, pairs.shape)))
+    monkeypatch.setattr(model.policy.features, "see", lambda *shown: seen.append((model._last_obs, *shown)))
     model.learn(3)
-    assert seen == [(None, (1, N_CANDIDATES, N_PAIRS))] * 3
+    assert len(seen) == 3
+    for obs, state, candidates, pairs in seen:
+        np.testing.assert_array_equal(state, obs["user"])
+        np.testing.assert_array_equal(candidates, action_table()[obs["candidates"]])
+        assert pairs.shape == (1, N_CANDIDATES, N_PAIRS)
 
 
 # ---------------------------------------------------------------------- targets

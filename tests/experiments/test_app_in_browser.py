@@ -110,7 +110,10 @@ class Visitor:
 def violations(browser, visitor, address):
     """What axe-core finds; asked in a page that lets it in, as the same visitor."""
     page = browser.new_context(
-        bypass_csp=True, storage_state=visitor.context.storage_state(), viewport=visitor.page.viewport_size
+        bypass_csp=True,
+        storage_state=visitor.context.storage_state(),
+        viewport=visitor.page.viewport_size,
+        reduced_motion="reduce",  # a text that is still appearing has too little contrast
     ).new_page()
     page.goto(address)
     page.add_script_tag(path=axe_file())

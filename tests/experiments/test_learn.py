@@ -40,6 +40,7 @@ OPTIONS = {
     "separator": ";",
     **dict.fromkeys(("delimiter", "encoding", "decimal", "date_format")),
     "on_bad": "raise",
+    "on_unknown_shown": "bad",
     "split": "all",
     "run": None,
     "agent": "linear_blocks",

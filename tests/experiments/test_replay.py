@@ -321,6 +321,7 @@ def test_a_log_at_home_is_found_by_its_scheme_too(log, tmp_path, monkeypatch):
     log.write_csv(tmp_path / "log.csv")
     reading = {"source": str(tmp_path / "market"), "columns": None, "ids": "key", "decisions": None, "rewards": None}
     reading |= {"separator": ";", **dict.fromkeys(("events", "delimiter", "encoding", "decimal", "date_format"))}
+    reading["on_unknown_shown"] = "bad"
     for source in ("~/log.csv", "csv:~/log.csv"):
         read = replay.read_log({"log": source, "path": None, "encoder": "hashing", "on_bad": "raise", **reading})
         assert len(read.reward) == len(log.reward)

@@ -338,7 +338,7 @@ def test_means_over_other_people_are_refused(market):
         return [one.job_id for one in found]
 
     assert len(ranked(less, market, WHO)) == 3
-    with pytest.raises(ValueError, match=r"`prior_sources\['said'\]` is less the mean of the job over all applicants"):
+    with pytest.raises(ValueError, match=r"`prior_sources\['said'\]` subtracts each job's mean over the applicants"):
         ranked(less, new, "new")
     # What depends on the pair alone, or on means that were given, is the same for anybody.
     cosine = {"said": "cosine"}
