@@ -211,8 +211,8 @@ def command_line() -> LineParser:
         "--date-format",
         nargs="+",
         metavar="FORMAT",
-        help='how dates are written, such as "%%d.%%m.%%Y" for 31.12.2026; several are tried in order; ISO8601, which '
-        "is the default, may be one of them",
+        help='how dates are written, such as "%%d.%%m.%%Y" for 31.12.2026; several must not read a date differently; '
+        "ISO8601, which is the default, may be one of them",
     )
     looking.add_argument(
         "--decimal", metavar="SIGN", help='the decimal sign of numbers, "," or "."; default: found where possible'

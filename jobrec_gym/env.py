@@ -467,13 +467,13 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         """Restores a state of :meth:`get_state`.
 
         Raises:
-            ValueError: For a state of other live models in ``prior_sources``.
+            ValueError: For a state of other live models in ``prior_sources``; the environment is then unchanged.
         """
+        pairs = self._problem.stored_pairs(state)
         self.np_random.bit_generator.state = state["np_random"]
         beginning = Beginning.from_state(state.get("beginning", {}))  # older checkpoints lack the entry
-        self._start(state["episode"], state["steps"], state["recommended"], beginning)
-        self._pairs = self._problem.restored_pairs(state, self._pairs)
-        self._shown = self._candidate_ids, self._mask, self._pairs, self._progress
+        self._start(state["episode"], state["steps"], state["recommended"], beginning, pairs)
+        self._problem.restore_sources(state)
         self._last_info = self._info()
         self._last_reward = None
 
@@ -487,8 +487,14 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self.__dict__["_spec"] = None if value is None else JobRecSpec.of(value)
 
     def _start(
-        self, episode: int, steps: int = 0, recommended: Sequence[int] = (), beginning: Beginning | None = None
+        self,
+        episode: int,
+        steps: int = 0,
+        recommended: Sequence[int] = (),
+        beginning: Beginning | None = None,
+        pairs: NDArray[np.float32] | None = None,
     ) -> None:
+        """Begins an episode, or continues it; ``pairs`` (1, k, p) are pair features that are known already."""
         self._episode = np.array([episode], dtype=np.uint64)
         self._steps = np.array([steps])
         self._beginning = _ALL_DRAWN if beginning is None else beginning
@@ -500,7 +506,10 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             self._mask = (~self._recommended[self._candidate_ids[0]]).astype(np.int8)
         self._applicant_vectors = self._problem.applicant_vectors(self._applicant_ids)
         self._enter()
-        self._see()
+        if pairs is None:
+            self._see()
+        else:
+            self._pairs = pairs
         self._last = self._recommendation = None
         self._shown = self._candidate_ids, self._mask, self._pairs, self._progress
         self._started = True

@@ -92,16 +92,7 @@ class SourcedPairValues(PairValues):
         return {name: live.get_state() for name, live in self._live.items()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restores a state of :meth:`get_state`.
-
-        Raises:
-            ValueError: For a state of other live sources.
-        """
-        if set(state) != set(self._live):
-            raise ValueError(
-                f"`state` is of the live prior sources {sorted(state)}, and those here are {sorted(self._live)}: give "
-                "the environment the `prior_sources` that it had."
-            )
+        """Restores a state of :meth:`get_state`, which must be of the same live sources."""
         for name, live in self._live.items():
             live.set_state(state[name])
 

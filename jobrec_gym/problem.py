@@ -279,15 +279,32 @@ class RecommendationProblem:
             return {}
         return {_LIVE: {"asked": self._live.get_state(), "pairs": pairs.tolist()}}
 
-    def restored_pairs(self, state: Mapping[str, Any], pairs: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-        """Restores live models from an environment's state, and gives the pair features that were observed.
+    def stored_pairs(self, state: Mapping[str, Any]) -> NDArray[np.float32] | None:
+        """The pair features (n, k, p) in an environment's state, so that live models need not be asked again.
 
-        These are the ``pairs`` that were computed anew, if no source is live.
+        Nothing is changed.
+
+        Returns:
+            ``None`` if the state has none: no source is live, or the state is of an older version.
+
+        Raises:
+            ValueError: For a state of other live sources than those here.
         """
-        if self._live is None or _LIVE not in state:  # older checkpoints lack the entry
-            return pairs
-        self._live.set_state(state[_LIVE]["asked"])
+        if _LIVE not in state:
+            return None
+        theirs = sorted(state[_LIVE]["asked"])
+        ours = [] if self._live is None else sorted(self._live.get_state())
+        if theirs != ours:
+            raise ValueError(
+                f"`state` is of the live prior sources {theirs}, and those here are {ours}: give the environment the "
+                "`prior_sources` that it had."
+            )
         return np.array(state[_LIVE]["pairs"], dtype=np.float32)
+
+    def restore_sources(self, state: Mapping[str, Any]) -> None:
+        """Restores live models from a state that :meth:`stored_pairs` takes."""
+        if self._live is not None and _LIVE in state:
+            self._live.set_state(state[_LIVE]["asked"])
 
     def begun(
         self, applicant_ids: Ids, candidate_ids: Ids

@@ -438,14 +438,15 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         """Restores a state of :meth:`get_state`.
 
         Raises:
-            ValueError: For a state of another number of environments; these environments are then unchanged. Also for a
-                state of other live models in ``prior_sources``.
+            ValueError: For a state of another number of environments, or of other live models in ``prior_sources``;
+                these environments are then unchanged.
         """
         if len(state["episodes"]) != self.num_envs:
             raise ValueError(
                 f"`state` must be that of {self.num_envs} environments, got that of {len(state['episodes'])}: make as "
                 "many environments as the state has."
             )
+        pairs = self._problem.stored_pairs(state)
         self._upcoming.set_state(state["numbers"])
         self._allocate()
         self._episodes = np.asarray(state["episodes"], dtype=np.uint64).copy()
@@ -468,8 +469,11 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._masks = self._unrecommended(self._every)
         self._enter(self._rows)
         self._gather(self._rows)
-        self._see(self._every)
-        self._pairs = self._problem.restored_pairs(state, self._pairs)
+        if pairs is None:
+            self._see(self._every)
+        else:
+            self._pairs = pairs
+        self._problem.restore_sources(state)
         self._nothing_recommended()
 
     @property

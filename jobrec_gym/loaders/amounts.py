@@ -6,7 +6,18 @@ import math
 import re
 from typing import NamedTuple
 
-__all__ = ["TIMES_A_YEAR", "Amount", "amount_in", "decimal_signs", "number_in_text", "period_of"]
+__all__ = [
+    "TIMES_A_YEAR",
+    "Amount",
+    "Notation",
+    "RangeInDoubt",
+    "amount_in",
+    "may_be_thousands",
+    "notation_of",
+    "number_in_text",
+    "period_of",
+    "unit_differs",
+]
 
 TIMES_A_YEAR = {"hour": 2080, "day": 260, "week": 52, "month": 12, "year": 1}
 """How often a salary is paid in a year, by the period that it is for."""
@@ -30,11 +41,12 @@ _PERIODS_ALONE = {
         ("day", ("DAILY", "TÄGLICH")),
         ("week", ("WEEKLY", "WÖCHENTLICH")),
         ("month", ("MONTHLY", "MONATLICH", "MTL")),
-        ("year", ("YEARLY", "ANNUAL", "ANNUALLY", "PA", "JÄHRLICH")),
+        ("year", ("YEARLY", "ANNUAL", "ANNUALLY", "PA", "P A", "JÄHRLICH")),
     )
     for word in words
 }
 """Words that name a period without ``per`` before them."""
+_GROSS = re.compile(r"^BRUTTO\b|\bBRUTTO$")
 _PER = re.compile(r"^(?:(?:PER|PRO|JE|IM|PAR|POR|AL|AN?)\b|/)\s*")
 
 _SIGNS = {
@@ -62,19 +74,30 @@ def _end(name: str) -> str:
     """The pattern of one end of a range: a number with its currency, and perhaps ``k`` or ``,-`` after it."""
     return (
         rf"(?:(?P<before_{name}>{_CURRENCY})\s*)?(?P<{name}>{_NUMBER})(?P<dash_{name}>[.,](?:--?|[\u2013\u2014])(?!\d))?"
-        rf"(?:\s*(?P<k_{name}>(?:k|tsd)(?![^\W\d_])\.?|t(?=€|eur\b)))?(?:\s*(?P<after_{name}>{_CURRENCY}))?"
+        rf"(?:\s*(?P<k_{name}>(?:k|tsd)(?![^\W\d_])\.?|[tk](?=€|eur\b)))?(?:\s*(?P<after_{name}>{_CURRENCY}))?"
     )
 
 
 _AMOUNT = re.compile(
     r"(?:(?:ab|von|from|bis zu|bis|up to|ca|mind|mindestens|min|max|maximal)\b\.?\s+)?"
-    rf"{_end('low')}(?:\s*(?:[-\u2013\u2014]|\b(?:bis|to)\b)\s*{_end('high')})?\s*(?P<period>[^\d]*)",
+    rf"{_end('low')}(?:\s*(?:[-\u2010-\u2014\u2212]|\b(?:bis|to)\b)\s*{_end('high')})?\s*(?P<period>[^\d]*)",
     re.ASCII | re.IGNORECASE,
 )
 _GROUPS = {
-    sign: re.compile(rf"[+-]?\d{{1,3}}(?:[{_SPACES}{other}]\d{{3}})+(?:\{sign}\d+)?", re.ASCII)
+    sign: re.compile(rf"[+-]?\d{{1,3}}([{_SPACES}{other}])\d{{3}}(?:\1\d{{3}})*(?:\{sign}\d+)?", re.ASCII)
     for sign, other in (".,", ",.")
 }
+"""Numbers whose thousands are separated by one and the same character, by the decimal sign."""
+_OTHER = {".": ",", ",": "."}
+_ONE_GROUP = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
+_SHORT = 1000
+"""A lower end below this may be short for thousands."""
+_WIDE = 100
+"""The upper end of a range is less than so many times the lower end, unless that is short for thousands."""
+
+
+class RangeInDoubt(ValueError):
+    """The ends of a range may be meant otherwise than they are written, such as 45,000 in ``45-52.000``."""
 
 
 class Amount(NamedTuple):
@@ -111,34 +134,58 @@ def amount_in(text: str, decimal: str) -> Amount | None:
         text: Such as ``"45.000 €"``, ``"45-52k"``, ``"ab 45.000 EUR pro Jahr"`` or ``"$15 / hour"``. ``ab 45.000``
             and ``bis 45.000`` are read as 45,000, the only end that they name.
         decimal: The decimal sign. The other sign, blanks and apostrophes separate thousands.
+
+    Raises:
+        RangeInDoubt: For a range such as ``45-52.000`` or ``10-2026``; the message says how to write it.
     """
     found = _AMOUNT.fullmatch(_plain(text))
     if found is None:
         return None
-    low = number_in_text(found["low"], decimal)
-    high = low if found["high"] is None else number_in_text(found["high"], decimal)
-    thousands = found["k_low"] is not None
-    if found["high"] is not None:
-        # In "45-52k" both ends are thousands, and in "45.000-52k" only the upper one.
-        thousands |= found["k_high"] is not None and low < 1000
-        high *= 1000 if found["k_high"] else 1
-    low *= 1000 if thousands else 1
-    high = low if found["high"] is None else high
+    ends = ("low", "high") if found["high"] else ("low",)
+    # The dash in "45.000,-" stands for the decimals, so the number before it has none.
+    if any(found[f"dash_{end}"] and decimal in found[end] for end in ends):
+        return None
+    numbers = [number_in_text(found[end], decimal) for end in ends]
+    low, high = numbers[0], numbers[-1]
+    in_thousands = [found[f"k_{end}"] is not None for end in ends]
+    # In "45-52k" both ends are thousands, and in "45.000-52k" only the upper one.
+    low *= 1000 if in_thousands[0] or (in_thousands[-1] and low < _SHORT) else 1
+    high *= 1000 if in_thousands[-1] else 1
     named = {
         _SIGNS.get(word.casefold(), word.upper())
-        for end in ("low", "high")
+        for end in ends
         for place in ("before", "after")
         if (word := found[f"{place}_{end}"])
     }
     period = _period_after(found["period"].strip())
     if not low <= high < math.inf or len(named) > 1 or period is None:
         return None
+    if found["high"] and not any(in_thousands):
+        _check_ends(low, high, is_bare=(found["low"] + found["high"]).isdecimal() and not (named or found["period"]))
     return Amount(low, high, next(iter(named), ""), period)
 
 
+def _check_ends(low: float, high: float, *, is_bare: bool) -> None:
+    """Raises :class:`RangeInDoubt` for a range that may be short for thousands, or may be no range.
+
+    Args:
+        low: The lower end, as it is written.
+        high: The upper end.
+        is_bare: Whether both ends are whole numbers, and nothing says that they are money.
+    """
+    spelling = "write both ends in full, such as `45.000-52.000`, or in thousands, such as `45-52k`"
+    if is_bare and low < _SHORT:
+        raise RangeInDoubt(
+            f"may be a range, a date or short for thousands: {spelling}, or say what they are in, such as `12-15 €/h`. "
+            "A value that is no pay must be one number"
+        )
+    if 0 < low < _SHORT <= high and high >= _WIDE * low:
+        raise RangeInDoubt(f"is a range whose lower end may be short for thousands: {spelling}")
+
+
 def _period_after(text: str) -> str | None:
-    """The period behind an amount, empty if nothing stands there. ``5 Jahre`` and ``5 year`` are no pay for a year."""
-    word = text.upper().replace(".", "").strip()
+    """The period behind an amount, empty if none is named. ``5 Jahre`` and ``5 year`` are no pay for a year."""
+    word = _GROSS.sub("", text.upper().replace(".", "").strip()).strip()
     if not word:
         return ""
     return _PERIODS_ALONE.get(word) or (_PERIODS.get(_PER.sub("", word)) if _PER.match(word) else None)
@@ -149,13 +196,13 @@ def number_in_text(text: str, decimal: str) -> float:
 
     Args:
         text: A number without words.
-        decimal: The decimal sign. The other sign, blanks and apostrophes separate thousands.
+        decimal: The decimal sign. The other sign, a blank or an apostrophe separates thousands, one of them in all
+            places.
     """
     text = _plain(text)
-    other = "," if decimal == "." else "."
-    if _GROUPS[decimal].fullmatch(text):
-        text = re.sub(rf"[{_SPACES}{other}]", "", text)
-    elif other in text:
+    if found := _GROUPS[decimal].fullmatch(text):
+        text = text.replace(found[1], "")
+    elif _OTHER[decimal] in text:
         return math.nan
     try:
         return float(text.replace(decimal, "."))
@@ -163,33 +210,61 @@ def number_in_text(text: str, decimal: str) -> float:
         return math.nan
 
 
-def decimal_signs(text: str) -> tuple[set[str], bool]:
-    """What a text reveals of the decimal sign of its numbers.
+def may_be_thousands(number: str) -> bool:
+    """Whether a number is like ``45.000``, which is 45 or 45,000; ``0.500`` and ``1234.500`` can only have decimals."""
+    return _ONE_GROUP.fullmatch(number) is not None
 
-    Returns:
-        The signs that must be decimal signs in it: ``{","}`` for ``"1.234,5"``, ``"1,5"`` and ``"1.234.567"``. And
-        whether it has a number such as ``45.000``, which is 45 or 45,000.
+
+class Notation(NamedTuple):
+    """What a text reveals of the way in which its numbers are written.
+
+    Attributes:
+        decimal: The signs that must be decimal signs in it: ``{","}`` for ``"1.234,5"``, ``"1,5"``, ``"45.000,-"`` and
+            ``"1.234.567"``.
+        in_doubt: The signs of numbers such as ``45.000``, in which the sign may also separate thousands.
+        is_in_thousands: Whether a ``k``, ``Tsd.`` or ``T€`` says that a number counts thousands.
     """
-    found = _AMOUNT.fullmatch(_plain(text))
-    signs: set[str] = set()
-    is_ambiguous = False
-    for name in ("low", "high") if found else ():
-        if found is None or found[name] is None:
-            continue
-        number = found[name]
+
+    decimal: frozenset[str]
+    in_doubt: frozenset[str]
+    is_in_thousands: bool
+
+
+def notation_of(text: str) -> Notation:
+    """What a text reveals of the decimal sign of its numbers; nothing if it is no amount and no negative number."""
+    found = _AMOUNT.fullmatch(_plain(text).lstrip("+-"))
+    decimal: set[str] = set()
+    in_doubt: set[str] = set()
+    ends = [(found[end], found[f"dash_{end}"], found[f"k_{end}"]) for end in ("low", "high")] if found else []
+    ends = [end for end in ends if end[0]]
+    for number, dash, _ in ends:
         used = [sign for sign in number if sign in ".,"]
-        head, _, tail = number.rpartition(used[-1]) if used else ("", "", "")
-        if found[f"dash_{name}"]:
-            signs.add(found[f"dash_{name}"][0])
+        if dash and (used or dash[0] == ","):
+            # The number has no decimals, so its signs separate thousands. In Switzerland "5000.-" may have any sign.
+            decimal.add(_OTHER[used[0]] if used else ",")
         elif len(set(used)) == 2:
-            signs.add(used[-1])
+            decimal.add(used[-1])
         elif len(used) > 1:
-            signs.add("," if used[0] == "." else ".")
-        elif used and (len(tail) != 3 or len(head) > 3 or head.startswith("0")):
-            signs.add(used[0])
-        elif used:
-            is_ambiguous = True
-    return signs, is_ambiguous
+            decimal.add(_OTHER[used[0]])
+        elif may_be_thousands(number):
+            in_doubt.add(used[0])
+        else:
+            decimal.update(used)
+    return Notation(frozenset(decimal), frozenset(in_doubt), any(thousands for *_, thousands in ends))
+
+
+def unit_differs(what: str, one: str, other: str) -> bool:
+    """Whether two numbers cannot be compared because their units differ.
+
+    Args:
+        what: ``"currency"`` or ``"period"``.
+        one: What the first number names, empty if it names none. Without a currency it may be in any, and without a
+            period it counts as one for a year.
+        other: What the second number names.
+    """
+    if what == "currency":
+        return bool(one and other and one != other)
+    return (one or "year") != (other or "year")
 
 
 def _plain(text: str) -> str:

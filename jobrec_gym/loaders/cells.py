@@ -14,14 +14,22 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from jobrec_gym.loaders.amounts import Amount, amount_in, decimal_signs, number_in_text
+from jobrec_gym.loaders.amounts import (
+    Amount,
+    RangeInDoubt,
+    amount_in,
+    may_be_thousands,
+    notation_of,
+    number_in_text,
+    unit_differs,
+)
 from jobrec_gym.loaders.assembly import check_text
 from jobrec_gym.loaders.documents import BREAKING_TAG, html_text
 from jobrec_gym.loaders.reading import parse_json
 from jobrec_gym.market import MarketError
-from jobrec_gym.market.dates import DateFormat, date_formats, seconds_of, way_to_format
+from jobrec_gym.market.dates import DateFormat, date_formats, reason_against, seconds_of, way_to_format
 from jobrec_gym.near_miss import did_you_mean
 
 __all__ = [
@@ -30,11 +38,13 @@ __all__ = [
     "CellReader",
     "CellRules",
     "End",
+    "Unit",
     "has_column",
     "is_nothing",
     "list_in_text",
     "normal_form",
     "plain_name",
+    "way_to_decimal",
     "without_markup",
     "yes_or_no",
 ]
@@ -77,12 +87,10 @@ _MARKUP = re.compile(
 """Tags and entities of HTML that do not appear in a text by chance; ``R&D;`` is not one of them."""
 _FLAGS = {
     **dict.fromkeys(("true", "yes", "y", "t", "on", "1", "1.0", "x"), True),
-    **dict.fromkeys(("ja", "wahr", "oui", "vrai", "si", "s\u00ed", "verdadero"), True),
+    **dict.fromkeys(("ja", "j", "wahr", "oui", "vrai", "si", "s\u00ed", "verdadero"), True),
     **dict.fromkeys(("false", "no", "n", "f", "off", "0", "0.0"), False),
     **dict.fromkeys(("nein", "falsch", "non", "faux", "falso"), False),
 }
-_GROUPED = re.compile(r"[+-]?\d{1,3}\.\d{3}")
-_THOUSANDS = re.compile(r"\d\s*k\b", re.IGNORECASE)
 _MANY = 0.25
 _WORDS_OF_A_SKILL = 6
 
@@ -99,7 +107,8 @@ class CellRules:
         decimal: ``"."`` or ``","``, the decimal sign of numbers in texts; the other sign and spaces then separate
             thousands. With ``None`` the numbers of each column show it: if all of them are plain numbers, a point is
             the decimal sign, and a warning comes if it may separate thousands. If some are not, such as ``45.000 €``, a
-            number that may mean two things is refused unless other numbers of its column show what it means.
+            number that may mean 45 or 45,000 is refused unless other numbers of its column show that its sign separates
+            thousands.
         date_format: How dates are written, see :data:`~jobrec_gym.market.dates.DateFormat`; ``None`` is ISO 8601.
         is_taken_over: Whether the rules were not given for this table, but are those of another table. If True, and
             the ``skill_separator`` is not ``;``, a warning comes if hardly any cell has it and another one is likely.
@@ -199,6 +208,7 @@ class _SeenTexts:
         n_numbers: Cells that are read as numbers.
         with_point: Cells that are read as numbers and have a point.
         grouped: Cells that are read as numbers and in which a point may separate thousands, such as ``50.000``.
+        first_grouped: The place and the text of the first of these.
     """
 
     n: int = 0
@@ -207,6 +217,7 @@ class _SeenTexts:
     n_numbers: int = 0
     with_point: int = 0
     grouped: int = 0
+    first_grouped: str = ""
 
 
 @dataclass(slots=True)
@@ -215,12 +226,31 @@ class _SeenNumbers:
 
     Attributes:
         is_plain: Whether all of them are plain numbers.
-        signs: The signs that some of them show to be decimal signs, see :func:`decimal_signs`. Numbers such as ``3.5k``
-            do not count, because ``3.5k`` and ``3.500`` may stand in one column.
+        signs: The signs that some of them show to be decimal signs, see
+            :func:`~jobrec_gym.loaders.amounts.notation_of`; empty if all are plain numbers. Numbers such as ``3.5k`` do
+            not count, because ``3.5k`` and ``3.500`` may stand in one column.
     """
 
     is_plain: bool
-    signs: set[str]
+    signs: frozenset[str]
+
+
+class Unit(NamedTuple):
+    """What the numbers of a column are in.
+
+    Attributes:
+        currency: The currency that they name; empty if they name none.
+        period: The period that they name; empty if they name none.
+        decimal: The decimal sign that they show, ``"?"`` if they show none, and ``",."`` if some show one sign and some
+            the other. Empty if all are plain numbers, or if the user said the sign.
+        in_doubt: The place and the text of the first plain number such as ``50.000`` that is read as 50, although the
+            point may separate thousands; empty if there is none.
+    """
+
+    currency: str = ""
+    period: str = ""
+    decimal: str = ""
+    in_doubt: str = ""
 
 
 class CellReader:
@@ -383,28 +413,37 @@ class CellReader:
             return amount.low
         return {"low": amount.low, "high": amount.high, "middle": (amount.low + amount.high) / 2}[end]
 
-    def units(self, column: str) -> tuple[str, str]:
-        """The currency and the period that the numbers of a column name; empty where they name none."""
-        units = self._units.get(column, {})
-        return next(filter(None, units.get("currency", ())), ""), next(filter(None, units.get("period", ())), "")
+    def units(self, column: str) -> Unit:
+        """What the numbers of a column are in, after they were read."""
+        units, texts, seen = self._units.get(column, {}), self._texts.get(column), self._numbers.get(column)
+        return Unit(
+            next(filter(None, units.get("currency", ())), ""),
+            next(filter(None, units.get("period", ())), ""),
+            "" if seen is None or seen.is_plain else "".join(sorted(seen.signs)) or "?",
+            "" if texts is None else texts.first_grouped,
+        )
 
-    def date(self, cell: Any, where: str, column: str, *, through: bool = False) -> float | None:
-        """Seconds since 1970 of a date, or ``None`` for an empty cell; :class:`MarketError` for anything else.
+    def seconds(self, cell: Any, *, through: bool = False) -> float | None:
+        """Seconds since 1970 of a date, or ``None`` for an empty cell; :class:`ValueError` for anything else.
 
         ``through`` is as in :func:`~jobrec_gym.market.dates.seconds_of`.
         """
-        if self.is_nothing(cell):
-            return None
+        return None if self.is_nothing(cell) else seconds_of(cell, through=through, formats=self._formats)
+
+    def date(self, cell: Any, where: str, column: str, *, through: bool = False) -> float | None:
+        """As :meth:`seconds`, but for anything else a :class:`MarketError` that names the format of the column.
+
+        The format is looked for in the whole column, so a cell that may be wrong many times is read by
+        :meth:`seconds`.
+        """
         try:
-            return seconds_of(cell, through=through, formats=self._formats)
+            return self.seconds(cell, through=through)
         except ValueError:
             form = "be a date such as 2026-11-30 or 2026-11-30T17:00+01:00 (ISO 8601)"
             if self._formats:
                 form = f"fit `date_format={self._rules.date_format!r}`"
-            raise MarketError(
-                f"{where}, column {column!r}: must {form}, or empty; got {cell!r:.80}."
-                f"{_way_to_nothing(cell) or way_to_format(self.column(column))}"
-            ) from None
+            reason = reason_against(cell, self._formats) or _way_to_nothing(cell) or way_to_format(self.column(column))
+            raise MarketError(f"{where}, column {column!r}: must {form}, or empty; got {cell!r:.80}.{reason}") from None
 
     def column(self, column: str) -> Iterator[Any]:
         """The cells of a column that say something; nothing if the reader was made without ``columns``."""
@@ -420,29 +459,35 @@ class CellReader:
     def _amount(self, text: str, where: str, column: str) -> Amount | None:
         """The amount that a text says, ``None`` for anything else; :class:`MarketError` if it may say two amounts."""
         decimal = self._rules.decimal
-        if decimal is None:
+        try:
+            if decimal is not None:
+                return _amount_in(text, decimal)
             seen = self._seen_numbers(column, text)
             if seen.is_plain:
-                return self._plain_amount(text, column)
-            own, is_ambiguous = decimal_signs(text)
-            signs = own or seen.signs
-            if is_ambiguous and len(signs) != 1:
-                shown = "show both decimal signs" if signs else "do not show it"
-                raise MarketError(
-                    f"{where}, column {column!r}: {text!r:.80} may be thousands or a number with decimals, and the "
-                    f"other numbers of the column {shown}: say `decimal=','` if a point separates thousands, or "
-                    "`decimal='.'` if it is the decimal sign."
-                )
-            decimal = next(iter(signs)) if len(signs) == 1 else "."
-        value = number_in_text(text, decimal)
-        return Amount(value, value) if math.isfinite(value) else amount_in(text, decimal)
+                return self._plain_amount(text, where, column)
+            own = notation_of(text)
+            signs = own.decimal or seen.signs
+            # Other numbers may show that a sign separates thousands. They cannot show that 45.000 is 45.
+            if not own.in_doubt or (len(signs) == 1 and not signs & own.in_doubt):
+                return _amount_in(text, next(iter(signs)) if len(signs) == 1 else ".")
+            if [_amount_in(text, sign) for sign in ".,"] == [None, None]:
+                return None
+        except RangeInDoubt as error:
+            raise MarketError(f"{where}, column {column!r}: {text!r:.80} {error}.") from None
+        raise MarketError(
+            f"{where}, column {column!r}: {text!r:.80} may be thousands or a number with decimals, and the other "
+            f"numbers of the column {'show both decimal signs' if len(signs) > 1 else 'do not show it'}: "
+            f"{way_to_decimal(min(own.in_doubt))}."
+        )
 
-    def _plain_amount(self, text: str, column: str) -> Amount | None:
+    def _plain_amount(self, text: str, where: str, column: str) -> Amount | None:
         """A plain number; counts numbers in which a point may separate thousands."""
         seen = self._texts.setdefault(column, _SeenTexts())
         seen.n_numbers += 1
         seen.with_point += "." in text
-        seen.grouped += _GROUPED.fullmatch(text) is not None
+        if may_be_thousands(text):
+            seen.grouped += 1
+            seen.first_grouped = seen.first_grouped or f"{where} ({text!r:.40})"
         value = float(text)
         return Amount(value, value) if math.isfinite(value) else None
 
@@ -450,27 +495,21 @@ class CellReader:
         """What the numbers of a column show, of which the text is one."""
         if column not in self._numbers or self._columns is None:
             texts = {text, *(cell.strip() for cell in self.column(column) if isinstance(cell, str))}
-            whole = [one for one in texts if not _THOUSANDS.search(one)]
-            signs = set[str]().union(*(decimal_signs(one)[0] for one in whole))
-            self._numbers[column] = _SeenNumbers(all(map(_is_plain_number, texts)), signs)
+            is_plain = all(map(_is_plain_number, texts))
+            notations = () if is_plain else map(notation_of, texts)
+            signs = {sign for one in notations if not one.is_in_thousands for sign in one.decimal}
+            self._numbers[column] = _SeenNumbers(is_plain, frozenset(signs))
         return self._numbers[column]
 
     def _check_units(self, amount: Amount, cell: Any, where: str, column: str) -> None:
-        """Raises for a currency or a period other than those of earlier cells of the column.
-
-        A salary without a period counts as one for a year if other cells name a period. One without a currency may be
-        in any.
-        """
+        """Raises for a currency or a period other than those of earlier cells of the column."""
         units = self._units.setdefault(column, {"currency": {}, "period": {}})
         for what, said in (("currency", amount.currency), ("period", amount.period)):
             known = units[what]
             if said in known and len(known) == 1:
                 continue
             known.setdefault(said, f"{where} ({cell!r:.40})")
-            if what == "currency":
-                others = [one for one in known if one and said and one != said]
-            else:
-                others = [one for one in known if (one or "year") != (said or "year")]
+            others = [one for one in known if unit_differs(what, one, said)]
             if others:
                 raise MarketError(
                     f"{where}, column {column!r}: {cell!r:.80} is {_in_unit(what, said)}, and {known[others[0]]} is "
@@ -712,6 +751,18 @@ def _way_to_nothing(cell: Any) -> str:
     """What to do about a word in a column of numbers or dates; empty for a cell with a digit."""
     is_word = isinstance(cell, str) and not any(map(str.isdigit, cell))
     return f" If this means that nothing is known, say so by `null_values=[{cell!r:.80}, ...]`." if is_word else ""
+
+
+def way_to_decimal(sign: str) -> str:
+    """What to say about a sign, ``.`` or ``,``, that may separate thousands or be the decimal sign."""
+    other = "," if sign == "." else "."
+    return f"say `decimal={other!r}` if {sign!r} separates thousands, or `decimal={sign!r}` if it is the decimal sign"
+
+
+def _amount_in(text: str, decimal: str) -> Amount | None:
+    """The amount that a text says by a decimal sign; ``None`` for anything else."""
+    value = number_in_text(text, decimal)
+    return Amount(value, value) if math.isfinite(value) else amount_in(text, decimal)
 
 
 def _is_plain_number(text: str) -> bool:

@@ -25,6 +25,7 @@ from jobrec_gym.loaders.log_cells import (
     OnBad,
     OnUnknownShown,
     TimeForm,
+    check_id,
     columns_of,
     find_of,
     found_row,
@@ -65,10 +66,8 @@ _NO_EVENT = -1
 """The number of a word that ``decisions=`` maps to ``None``."""
 _UNKNOWN_EVENT = "unknown event"
 _NO_SET = -1
-_NOT_WHOLE = (
-    "recommendations of a set with an impossible event (`events={'sets': False}` keeps them, without sets; "
-    "`on_unknown_shown='skip'` keeps a set of which the market lacks some jobs, with its known jobs)"
-)
+_NOT_WHOLE = "recommendations of a set with an impossible event (`events={'sets': False}` keeps them, without sets"
+_KEEPS_KNOWN = "; `on_unknown_shown='skip'` keeps a set of which the market lacks some jobs, with its known jobs"
 _PLURAL = re.compile(r"\b(event|recommendation)s\b")
 _MOST_SHOWN = 1 << 28
 """The most entries of ``shown_ids``: 2 GiB of them."""
@@ -348,6 +347,8 @@ def _found(
     of_known = rows.good.copy()
     time = _times(rows, columns["time"], notation) if "time" in columns else np.arange(n, dtype=np.float64)
     at_known = rows.good.copy()
+    rows.values(columns["job"], lambda cell: check_id(cell, ids, "job"))
+    is_named = rows.good.copy()
     job = rows.values(columns["job"], lambda cell: found_row(find, places[1], cell, "unknown job"))
     can_open = rows.good.copy()
     propensity = np.ones(n)
@@ -364,7 +365,7 @@ def _found(
 
     if n_bad := sum(rows.bad.n.values()):
         if on_bad == "raise" or not rows.good.any():
-            raise LogError(_complaint(table, market, rows, n_bad, ids, way_to_times(rows.bad, table, names, notation)))
+            raise LogError(_complaint(table, market, rows, n_bad, ids, names, notation))
         left_out[f"impossible events ({rows.bad.text()})"] = n_bad
     if not rows.good.any():
         raise LogError(f"{table.file}: no event is left; left out were {_listed(left_out)}.")
@@ -383,12 +384,20 @@ def _found(
         is_test=is_test[kept],
         is_lost=is_lost[kept],
         has_impressions=bool(is_impression.any()),
-        lost=(people[elsewhere], sets[elsewhere], time[elsewhere], at_known[elsewhere]),
+        lost=(people[elsewhere], sets[elsewhere], time[elsewhere], is_named[elsewhere]),
     )
 
 
-def _complaint(table: Table, market: LabourMarket, rows: _Checked, n_bad: int, ids: Ids, hint: str) -> str:
-    hint = f"{rows.bad.ways_out(market, ids)}{hint}"
+def _complaint(
+    table: Table,
+    market: LabourMarket,
+    rows: _Checked,
+    n_bad: int,
+    ids: Ids,
+    names: Mapping[str, str],
+    notation: Notation,
+) -> str:
+    hint = f"{rows.bad.ways_out(market, ids, notation)}{way_to_times(rows.bad, table, names, notation)}"
     if _UNKNOWN_EVENT in rows.bad.n:
         hint += (
             f" Events are {EVENT_WORDS[0]} (a job was shown), "
@@ -561,7 +570,8 @@ def _assembled(
     group, is_whole, is_smaller = _sets(found, joined, skips_unknown)
     has_sets = rules.sets and (np.bincount(group[kept], minlength=1).max() > 1 or is_smaller[kept].any())
     if has_sets:
-        left_out[_NOT_WHOLE] = int((kept & ~is_whole).sum())
+        way_to_known = _KEEPS_KNOWN if found.lost[3].any() and not skips_unknown else ""
+        left_out[f"{_NOT_WHOLE}{way_to_known})"] = int((kept & ~is_whole).sum())
         kept &= is_whole
     joined = _Joined(joined.event[kept], joined.decision[kept], joined.is_alone[kept])
     if has_sets:
@@ -639,7 +649,8 @@ def _told(
     """The warning that says what became of the events."""
     counts = np.bincount(log.decision, minlength=len(DECISIONS))
     named = ", ".join(f"{counts[place]:,} {DECISIONS[place]}" for place in reversed(range(len(DECISIONS))))
-    line = f"{table.file}: {len(table.rows):,} events make {len(log):,} recommendations ({named})."
+    read, made = _listed({"events": len(table.rows)}), _listed({"recommendations": len(log)})
+    line = f"{table.file}: {read} {'makes' if len(table.rows) == 1 else 'make'} {made} ({named})."
     if not found.has_impressions:
         line += (
             " No event is an impression, so each pair of a person and a job is one recommendation. Nothing follows "
@@ -652,7 +663,8 @@ def _told(
         together = "under one id or at one time" if "set" in names else "at one time; a column `set` may say more"
         line += f" What was shown together is not known: nobody was shown two jobs {together}."
     if n_smaller:
-        line += f" The candidate sets of {n_smaller:,} of them are without the jobs that the market lacks."
+        sets = "set of 1 of them is" if n_smaller == 1 else f"sets of {n_smaller:,} of them are"
+        line += f" The candidate {sets} without the jobs that the market lacks."
         line += WITHOUT_PROPENSITIES if "propensity" in names else ""
     if rules.window is not None and (latest := np.abs(found.time).max()) >= _NO_SECONDS:
         line += f" `window` is in the unit of `time`, which is hardly seconds: times go up to {latest:,.0f}."

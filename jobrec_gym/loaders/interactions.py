@@ -24,16 +24,17 @@ from jobrec_gym.loaders.log_cells import (
     OnBad,
     OnUnknownShown,
     TimeForm,
+    check_id,
     columns_of,
     find_of,
     found_row,
     is_test_in,
     jobs_in,
-    number_in,
     places_of,
     propensity_in,
     proposed_columns_of_log,
     refuse_near_columns,
+    reward_in,
     time_in,
     way_to_times,
     word_number,
@@ -129,9 +130,10 @@ def load_interactions(
         on_unknown_shown: What an unknown job does to the candidate sets of other jobs, which were shown together with
             it. With ``"bad"`` it spoils them: a row that has it in ``shown`` is wrong, and of events all
             recommendations of its set are left out. With ``"skip"`` the set is the known jobs alone, and a warning
-            counts such sets. A row whose own job is unknown is wrong in both cases. If a set has lost jobs, the log
-            gets no propensities: they are probabilities of a choice among all jobs that were shown, and say nothing
-            about a choice among fewer. An estimate by ``"dm"`` is then of a choice among the known jobs.
+            counts such sets. A row whose own job is unknown, or that shows a job by something that is no key or no row
+            number, is wrong in both cases. If a set has lost jobs, the log gets no propensities: they are probabilities
+            of a choice among all jobs that were shown, and say nothing about a choice among fewer. An estimate by
+            ``"dm"`` is then of a choice among the known jobs.
 
     Raises:
         LogError: For a missing column, for a column that is nearly a field (``Propensity``) but not mapped, and for
@@ -251,7 +253,7 @@ class _RowReader:
         self._names = names
         self._skips_unknown = on_unknown_shown == "skip"
         self._notation = notation
-        self._find = find_of(ids)
+        self._ids, self._find = ids, find_of(ids)
         self._people, self._jobs = places_of(market, ids)
         self._words = _words(decisions)
         self._worth = [decision_rewards(rewards)[decision] for decision in DECISIONS]
@@ -288,7 +290,7 @@ class _RowReader:
     def _reward(self, cells: Mapping[str, Any], decision: int) -> float:
         cell = self._cell(cells, "reward")
         if cell is not None:
-            return number_in(cell, "reward that is no finite number", self._notation)
+            return reward_in(cell, self._notation)
         return math.nan if decision < 0 else float(self._worth[decision])
 
     def _times(self, cells: Mapping[str, Any]) -> dict[str, tuple[float, TimeForm]]:
@@ -317,6 +319,7 @@ class _RowReader:
             try:
                 shown.append(found_row(self._find, self._jobs, one, "unknown job among those shown"))
             except BadCell:
+                check_id(one, self._ids, "shown job")
                 if not self._skips_unknown:
                     raise
                 unknown.append(str(one))
@@ -361,7 +364,7 @@ def _read(
         if _TWICE in bad.n:
             found += f" A row is one recommendation with its answer. {_ROWS_ARE_EVENTS}"
         if on_bad == "raise" or not rows:
-            hint = f"{bad.ways_out(market, ids)}{way_to_times(bad, table, names, notation)}"
+            hint = f"{bad.ways_out(market, ids, notation)}{way_to_times(bad, table, names, notation)}"
             if _UNKNOWN_DECISION in bad.n:
                 hint += (
                     f" Decisions are {', '.join(DECISIONS)}; say what other words mean, {bad.mapping(DECISIONS)}. "
@@ -407,9 +410,10 @@ def _tell_what_sets_lack(table: Table, smaller: Sequence[Sequence[str]], n_rows:
     unknown = list(dict.fromkeys(job for jobs in smaller for job in jobs))
     named = ", ".join(f"{job!r:.60}" for job in unknown[:_NAMED])
     logger.warning(
-        "%s: %d of %d candidate sets are without the jobs that the market lacks: %d jobs, %s%s.%s",
-        *(table.file, len(smaller), n_rows, len(unknown), named, ", ..." if len(unknown) > _NAMED else ""),
-        WITHOUT_PROPENSITIES if has_propensities else "",
+        "%s: %s of %s candidate sets %s without the jobs that the market lacks: %s %s, %s%s.%s",
+        *(table.file, f"{len(smaller):,}", f"{n_rows:,}", "is" if len(smaller) == 1 else "are"),
+        *(f"{len(unknown):,}", "job" if len(unknown) == 1 else "jobs"),
+        *(named, ", ..." if len(unknown) > _NAMED else "", WITHOUT_PROPENSITIES if has_propensities else ""),
     )
 
 

@@ -17,7 +17,7 @@ from jobrec_gym.loaders.headings import LOG_HEADINGS, proposed_columns
 from jobrec_gym.loaders.reading import Table
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import LabourMarket, MarketError, Population
-from jobrec_gym.market.dates import moment_of, seconds_of, way_to_format
+from jobrec_gym.market.dates import moment_of, reason_against, seconds_of, way_to_format
 from jobrec_gym.market.keys import padded_key
 from jobrec_gym.near_miss import best_match, did_you_mean
 
@@ -29,16 +29,17 @@ __all__ = [
     "OnBad",
     "OnUnknownShown",
     "TimeForm",
+    "check_id",
     "columns_of",
     "find_of",
     "found_row",
     "is_test_in",
     "jobs_in",
-    "number_in",
     "places_of",
     "propensity_in",
     "proposed_columns_of_log",
     "refuse_near_columns",
+    "reward_in",
     "time_in",
     "way_to_times",
     "word_number",
@@ -53,13 +54,15 @@ TimeForm = Literal["number", "date", "zoned"]
 _NAMED = 3  # how many bad rows of each kind a message names
 _WORDS = 8  # how many unknown words a message names
 
+_NO_REWARD = "reward that is no finite number"
+_NO_PROPENSITY = "propensity outside of (0, 1]"
+
 _WAYS_OUT = {
-    "reward that is no finite number": " A reward is a number; words are decisions, `columns={'decision': ...}, "
-    "decisions={'yes': 'click', 'no': 'ignore'}`. If a comma is the decimal sign, say `decimal=','`.",
+    _NO_REWARD: " A reward is a number; words are decisions, `columns={'decision': ...}, "
+    "decisions={'yes': 'click', 'no': 'ignore'}`.",
     "time without a zone among times with one": " Say the zone of all times, 2026-06-01T08:00Z, or of none.",
     "time with a zone among times without one": " Say the zone of all times, 2026-06-01T08:00Z, or of none.",
-    "propensity outside of (0, 1]": " A propensity is a share, such as 0.25; if a comma is the decimal sign, say "
-    "`decimal=','`.",
+    _NO_PROPENSITY: " A propensity is a share, such as 0.25.",
     "bot that is neither yes nor no": " A row of a bot says yes, true, 1, x or ja, and any other row no, false, 0, "
     "nein or nothing: write these words in place of yours.",
     "unknown job": " The market must have all jobs of the log, also expired ones.",
@@ -132,14 +135,15 @@ class BadRows:
             f"{kind}: {n:,}, {', '.join(self.first[kind])}{', ...' if n > _NAMED else ''}" for kind, n in self.n.items()
         )
 
-    def ways_out(self, market: LabourMarket, ids: Ids) -> str:
+    def ways_out(self, market: LabourMarket, ids: Ids, notation: Notation) -> str:
         """What to do about the rows, where that is known; begins with a blank, or is empty."""
         hint = ""
         if any(kind.startswith(("unknown person", "unknown job")) for kind in self.n) and ids == "key":
             hint = " People and jobs are looked up by the market's keys; where they are row numbers say `ids='row'`."
             hint += _lost_zeros(self.cells.get("unknown person"), market.applicants)
             hint += _lost_zeros(self.cells.get("unknown job"), market.jobs)
-        return hint + "".join(dict.fromkeys(way for kind, way in _WAYS_OUT.items() if kind in self.n))
+        hint += "".join(dict.fromkeys(way for kind, way in _WAYS_OUT.items() if kind in self.n))
+        return hint + _way_to_decimal(notation) if {_NO_REWARD, _NO_PROPENSITY} & self.n.keys() else hint
 
     def mapping(self, known: Sequence[str]) -> str:
         """An example of ``decisions=`` with the unknown words of the log, and the known words that are like them."""
@@ -149,6 +153,17 @@ class BadRows:
             named.append(f"{word!r:.40}: {repr(near) if near else '...'}")
         more = ", ..." if len(self.words) > _WORDS else ""
         return f"`decisions={{{', '.join(named)}{more}}}`"
+
+
+def _way_to_decimal(notation: Notation) -> str:
+    """What to say about the decimal sign where numbers cannot be read."""
+    if notation.decimal is None:
+        return " If a comma is the decimal sign, say `decimal=','`."
+    sign, other = (",", ".") if notation.decimal == "," else (".", ",")
+    return (
+        f" With `decimal={sign!r}` {other!r} only separates thousands: say `decimal={other!r}` if it is the decimal "
+        "sign."
+    )
 
 
 def _lost_zeros(cell: Any, population: Population) -> str:
@@ -226,6 +241,21 @@ def places_of(market: LabourMarket, ids: Ids) -> list[Any]:
     return [{key: row for row, key in enumerate(side.keys.tolist())} for side in sides]
 
 
+def check_id(cell: Any, ids: Ids, kind: str) -> bool:
+    """True; :class:`BadCell` if a cell is no key or no row number, so that no market can have a row for it.
+
+    Args:
+        cell: The cell.
+        ids: Which of the two it must be.
+        kind: How the kind of error begins, such as ``"job"``.
+    """
+    if ids == "row" and _row_number(cell) is None:
+        raise BadCell(f"{kind} that is no row number", cell)
+    if ids == "key" and not list(_keys_of(cell)):
+        raise BadCell(f"{kind} that is no key", cell)
+    return True
+
+
 def find_of(ids: Ids) -> Callable[[Any, Any], int | None]:
     """The function that finds a cell among :func:`places_of`; it returns ``None`` for an unknown cell."""
     return _by_key if ids == "key" else _by_row
@@ -256,11 +286,17 @@ def _keys_of(cell: Any) -> Iterator[str]:
 
 
 def _by_row(rows: range, cell: Any) -> int | None:
+    number = _row_number(cell)
+    return number if number in rows else None
+
+
+def _row_number(cell: Any) -> int | None:
+    """A whole number of at least 0; ``None`` for anything else."""
     try:
         value = math.nan if isinstance(cell, bool) else float(cell)
     except (TypeError, ValueError, OverflowError):
         return None
-    return int(value) if value.is_integer() and int(value) in rows else None
+    return int(value) if value >= 0 and value.is_integer() else None
 
 
 def word_number(cell: Any, words: Mapping[str, int]) -> int | None:
@@ -278,7 +314,12 @@ def _word(cell: Any) -> str:
     return "" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else str(cell).strip()
 
 
-def number_in(cell: Any, kind: str, notation: Notation) -> float:
+def reward_in(cell: Any, notation: Notation) -> float:
+    """The reward in a cell, a finite number; :class:`BadCell` for anything else."""
+    return _number_in(cell, _NO_REWARD, notation)
+
+
+def _number_in(cell: Any, kind: str, notation: Notation) -> float:
     """A finite number; :class:`BadCell` of this kind for anything else."""
     try:
         value = number_in_text(cell, notation.decimal) if notation.decimal and isinstance(cell, str) else float(cell)
@@ -291,10 +332,9 @@ def number_in(cell: Any, kind: str, notation: Notation) -> float:
 
 def propensity_in(cell: Any, notation: Notation) -> float:
     """The probability in a cell, in (0, 1]; :class:`BadCell` for anything else, also for True."""
-    kind = "propensity outside of (0, 1]"
-    value = math.nan if is_nothing(cell) or isinstance(cell, bool) else number_in(cell, kind, notation)
+    value = math.nan if is_nothing(cell) or isinstance(cell, bool) else _number_in(cell, _NO_PROPENSITY, notation)
     if not 0 < value <= 1:
-        raise BadCell(kind, cell)
+        raise BadCell(_NO_PROPENSITY, cell)
     return value
 
 
@@ -348,7 +388,9 @@ def way_to_times(bad: BadRows, table: Table, names: Mapping[str, str], notation:
                 needed = f"written as `date_format={list(notation.dates)!r}` says"
             said += f" A time is {needed}."
             cell = bad.cells[kind]
-            if isinstance(cell, str) and any(map(str.isdigit, cell)):
+            if reason := reason_against(cell, notation.dates):
+                said += reason
+            elif isinstance(cell, str) and any(map(str.isdigit, cell)):
                 said += way_to_format(table.column(names[name]))
     return said
 

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, make_encoder
 from jobrec_gym.loaders.assembly import Record, assemble_market, check_records
-from jobrec_gym.loaders.cells import CellRules
+from jobrec_gym.loaders.cells import CellRules, Unit
 from jobrec_gym.loaders.reading import Reading, Table, read_table
 from jobrec_gym.loaders.tables import (
     FIELDS,
     NoSuchField,
-    Unit,
     check_on_empty,
     check_same_units,
     records_of,
@@ -138,11 +137,11 @@ def newcomers_of(
 
 def _units_of_jobs(names: Iterable[str], known: Any) -> dict[str, Unit]:
     """The units of the jobs' numbers by these names, as far as the market remembers them; else they name none."""
-    of_jobs: dict[str, Unit] = {name: ("", "") for name in names}
+    of_jobs = {name: Unit() for name in names}
     for name, unit in known.items() if isinstance(known, Mapping) else ():
         # A saved market is a file, so this may be anything.
-        if isinstance(unit, list | tuple) and len(unit) == 2 and all(isinstance(part, str) for part in unit):
-            of_jobs[name] = unit[0], unit[1]
+        if isinstance(unit, list | tuple) and len(unit) == 3 and all(isinstance(part, str) for part in unit):
+            of_jobs[name] = Unit(*unit)
     return of_jobs
 
 

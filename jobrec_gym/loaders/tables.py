@@ -9,9 +9,19 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, absolute_name
+from jobrec_gym.loaders.amounts import unit_differs
 from jobrec_gym.loaders.assembly import SPLITS, Record, SplitBy, assemble_market
 from jobrec_gym.loaders.careers import Occupation, applicants_of
-from jobrec_gym.loaders.cells import CellReader, CellRules, End, has_column, normal_form, plain_name
+from jobrec_gym.loaders.cells import (
+    CellReader,
+    CellRules,
+    End,
+    Unit,
+    has_column,
+    normal_form,
+    plain_name,
+    way_to_decimal,
+)
 from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES, check_exists
 from jobrec_gym.loaders.headings import MARKET_HEADINGS, proposed_columns
 from jobrec_gym.loaders.reading import Reading, Table, kind_of, read_sides, read_table
@@ -26,7 +36,6 @@ __all__ = [
     "FIELDS",
     "NoSuchField",
     "OnEmpty",
-    "Unit",
     "check_on_empty",
     "check_same_units",
     "columns_of_side",
@@ -44,9 +53,6 @@ logger = logging.getLogger(__name__)
 
 FIELDS = ("key", "title", "hard", "soft", "seniority", "experience", "occupation", "family", "split", "description")
 """The fields that a row may have, see :class:`~jobrec_gym.loaders.assembly.Record`."""
-
-Unit = tuple[str, str]
-"""The currency and the period that a field of the context is in; empty where its cells name none."""
 
 _SIDES = ("jobs", "applicants")
 _NUMBERS = ("number", "at_least", "at_most")
@@ -143,10 +149,14 @@ def load_table(
         decimal: ``"."`` or ``","``, the decimal sign of numbers in the ``context``. The other sign then separates
             thousands, as in ``50,000`` or ``50.000``. By default the numbers of a column show it. If all of them are
             plain numbers, a point is the decimal sign. If some say a currency, a range or more, such as ``45.000 €``, a
-            number that may mean 45 or 45,000 is an error, unless other numbers of the column show which it is.
+            number that may mean 45 or 45,000 is an error, unless other numbers of the column show that its sign
+            separates thousands. A plain ``45.000`` is also an error if numbers of the other side are written in such
+            a way.
         date_format: How the dates of jobs are written: a format of :meth:`datetime.datetime.strptime`, such as
-            ``"%d.%m.%Y"`` for 31.12.2026, or several in a list, which are tried in order. ``"ISO8601"`` stands for ISO
-            8601, as in pandas, and is what dates must be in by default.
+            ``"%d.%m.%Y"`` for 31.12.2026, or several in a list. A date that two of them read as different days or times
+            is an error. A day of digits alone, ``%Y%m%d``, must have all its zeros. ``%B``, ``%b``, ``%A``, ``%a`` and
+            ``%p`` are words in the language of Python's locale, English unless your program sets another.
+            ``"ISO8601"`` stands for ISO 8601, as in pandas, and is what dates must be in by default.
         on_empty: Whether rows without skills are an error, or are left out and counted.
         context: Further fields of both sides, by names of your choice, and how each is compared: ``{"place":
             "category", "salary": "number", "remote": "flag", "languages": "set"}``, see
@@ -225,7 +235,8 @@ def load_table(
             "date_format": date_format,
             "context": context,
             "encoder": absolute_name(encoder) if isinstance(encoder, str) else encoder,
-            "units": {name: unit for name, unit in units["jobs"].items() if any(unit)} or None,
+            # A place in a file means nothing for a saved market.
+            "units": {name: unit[:3] for name, unit in units["jobs"].items() if any(unit[:3])} or None,
         }
     )
 
@@ -348,9 +359,7 @@ def _check_both_split(tables: Mapping[str, Table], records: Mapping[str, Sequenc
 
 
 def check_same_units(file: str, units: Mapping[str, Unit], other_file: str, others: Mapping[str, Unit]) -> None:
-    """Checks that the numbers of two tables that are compared are in one currency and for one period.
-
-    A number without a period counts as one for a year if the other table names a period.
+    """Checks that the numbers of two tables that are compared are in one currency, for one period and in one notation.
 
     Args:
         file: Name of the first table in the message.
@@ -359,17 +368,24 @@ def check_same_units(file: str, units: Mapping[str, Unit], other_file: str, othe
         others: The units of its fields.
 
     Raises:
-        MarketError: If a field has two currencies or two periods.
+        MarketError: If a field has two currencies or two periods, or if one table has a plain number such as ``50.000``
+            and the other has numbers that are not plain, such as ``45k``.
     """
     for name in units.keys() & others.keys():
-        (currency, period), (their_currency, their_period) = units[name], others[name]
-        is_other = bool(currency and their_currency and currency != their_currency)
-        if is_other or (period or "year") != (their_period or "year"):
+        unit, other = units[name], others[name]
+        if unit_differs("currency", unit.currency, other.currency) or unit_differs("period", unit.period, other.period):
             raise MarketError(
-                f"the context field {name!r} compares numbers {_in_unit(currency, period)} in {file} with numbers "
-                f"{_in_unit(their_currency, their_period)} in {other_file}: convert them in one of the files, or leave "
-                f"{name!r} out of `context`."
+                f"the context field {name!r} compares numbers {_in_unit(unit.currency, unit.period)} in {file} with "
+                f"numbers {_in_unit(other.currency, other.period)} in {other_file}: convert them in one of the files, "
+                f"or leave {name!r} out of `context`."
             )
+        for doubtful, shown, where in ((unit, other, other_file), (other, unit, file)):
+            if doubtful.in_doubt and shown.decimal:
+                raise MarketError(
+                    f"the context field {name!r} has a number that may be thousands or have decimals, "
+                    f"{doubtful.in_doubt}, and is compared with numbers in {where} that are not all plain: "
+                    f"{way_to_decimal('.')}. If no sign fits both, write the numbers of both in one way."
+                )
 
 
 def _in_unit(currency: str, period: str) -> str:
@@ -406,7 +422,7 @@ def records_of(
         fields: Which fields are read; columns of other fields are ignored.
         context: The fields of :func:`~jobrec_gym.market.context.context_fields`.
         left_out: A list to which phrases are added that say what was left out of the cells.
-        units: A mapping to which the currency and the period of each number of the context are added.
+        units: A mapping to which the unit of each numeric field of the context is added.
 
     Raises:
         MarketError: As :func:`load_table`.
@@ -710,12 +726,12 @@ def _cell_date(
     cells: CellReader, row: Mapping[str, Any], where: str, field: str, column: str, is_mapped: bool
 ) -> float | None:
     """A date of a job in seconds since 1970; a job that expires on a day is open on that day."""
-    cell = cells.cell(row, column, where)
+    cell, through = cells.cell(row, column, where), field == "expires"
+    if is_mapped:
+        return cells.date(cell, where, column, through=through)
     try:
-        return cells.date(cell, where, column, through=field == "expires")
-    except MarketError:
-        if is_mapped:
-            raise
+        return cells.seconds(cell, through=through)
+    except ValueError:
         cells.counts[_unreadable(column)] += 1
         return None
 

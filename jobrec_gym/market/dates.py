@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ __all__ = [
     "is_date",
     "moment_of",
     "open_jobs",
+    "reason_against",
     "seconds_of",
     "usual_formats",
     "way_to_format",
@@ -41,12 +43,21 @@ _DATE = re.compile(r"(\d{4}-?\d{2}-?\d{2}|\d{4}-?W\d{2}-?\d)(?:([T ].+)|(Z|[+-]\
 as a time of day, and the number 1701010800 as a day in 1701."""
 
 DateFormat = str | Sequence[str]
-"""How dates are written: a format of :meth:`datetime.datetime.strptime`, or :data:`ISO_FORMAT`; or several of them, of
-which the first one that fits a date is taken."""
+"""How dates are written: a format of :meth:`datetime.datetime.strptime`, or :data:`ISO_FORMAT`; or several of them. A
+date must fit one of them, and may fit several if they all read the same moment."""
 
 ISO_FORMAT = "ISO8601"
 """The name of ISO 8601 among date formats, as in pandas."""
-_TIME_DIRECTIVES = frozenset("HIMSfpcX")
+_TIME_DIRECTIVES = frozenset("HIMSfp")
+_REFUSED = {
+    "Z": "the offset of a named time zone is not known. Write offsets into the file, +01:00, and say %z.",
+    **dict.fromkeys("cxX", "it depends on the locale. Write the parts one by one, %d.%m.%Y %H:%M:%S."),
+}
+"""Directives that are refused, with the reason and the way out."""
+_DAY_OF_DIGITS = re.compile(r"\d{5,}|\d+\Z")
+"""A day without signs between day, month and year, at the begin of a text."""
+_YEARS = range(1900, 2201)
+"""The years that a day of digits alone may have."""
 _SAMPLE = datetime.datetime(2027, 10, 29, 13, 45, 56, tzinfo=datetime.UTC)
 """A moment whose day, month, year and hour are different numbers."""
 _PARTS = re.compile(r"(\d{1,4})([./-])(\d{1,2})\2(\d{4}|\d{1,2})(?!\d)(.*)", re.ASCII | re.DOTALL)
@@ -76,7 +87,8 @@ def date_formats(date_format: DateFormat | None) -> tuple[str, ...]:
     Raises:
         MarketError: For a format without day, month or year. For a time of day without an hour, or with an hour of a
             12-hour clock (``%I``) but no AM or PM (``%p``). For the name of a time zone (``%Z``), because Python reads
-            such names without their offset.
+            such names without their offset. For ``%c``, ``%x`` and ``%X``, because what they stand for depends on the
+            locale.
     """
     if date_format is None:
         return ()
@@ -94,11 +106,9 @@ def date_formats(date_format: DateFormat | None) -> tuple[str, ...]:
 def _check_format(written: str) -> None:
     if written == ISO_FORMAT:
         return
-    if "Z" in _directives(written):
-        raise MarketError(
-            f"`date_format` must not have %Z, got {written!r:.80}: the offset of a named time zone is not known. "
-            "Write offsets into the file, +01:00, and say %z."
-        )
+    for directive in _directives(written):
+        if directive in _REFUSED:
+            raise MarketError(f"`date_format` must not have %{directive}, got {written!r:.80}: {_REFUSED[directive]}")
     try:
         read = datetime.datetime.strptime(_SAMPLE.strftime(written), written)
     except (ValueError, re.error):  # an unknown or repeated directive, or text that cannot be read back
@@ -131,10 +141,10 @@ def seconds_of(date: Any, *, through: bool = False, formats: Sequence[str] = ())
         through: Whether a date without a time of day stands for the end of that day. If not, it stands for
             the beginning.
         formats: The formats of :func:`date_formats`. If there are any, a text or a whole number, ``20261130``, must fit
-            one of them.
+            one of them. A day of digits alone must have all its zeros, and a year from 1900 to 2200.
 
     Raises:
-        ValueError: For anything else.
+        ValueError: For anything else, and for a date that two formats read as different moments.
     """
     moment, is_day = moment_of(date, formats)
     begun = (moment if moment.tzinfo is not None else moment.replace(tzinfo=datetime.UTC)).timestamp()
@@ -145,7 +155,7 @@ def moment_of(date: Any, formats: Sequence[str] = ()) -> tuple[datetime.datetime
     """The moment that a date of :func:`seconds_of` names, or the beginning of its day; and whether it is a day.
 
     Raises:
-        ValueError: For anything else.
+        ValueError: For anything else, and for a date that two formats read as different moments.
     """
     if isinstance(date, datetime.datetime):
         return date, False
@@ -153,17 +163,67 @@ def moment_of(date: Any, formats: Sequence[str] = ()) -> tuple[datetime.datetime
         return datetime.datetime(date.year, date.month, date.day), True
     if not formats:
         return _in_iso(date)
-    if not isinstance(date, str):  # JSON and Parquet may hold 20261130 as a number, with gaps in the column as a float
-        is_whole = not isinstance(date, bool) and (isinstance(date, int) or (isinstance(date, float) and date % 1 == 0))
-        date = str(int(date)) if is_whole else ""
+    readings = _readings(date, formats)
+    if len(set(readings.values())) != 1:
+        raise ValueError(f"no date, or several, in {list(formats)}: {date!r:.80}")
+    return next(iter(readings.values()))
+
+
+def _readings(date: Any, formats: Sequence[str]) -> dict[str, tuple[datetime.datetime, bool]]:
+    """What a text or a whole number is by each of the formats that it fits, as in :func:`moment_of`."""
+    text = _as_text(date)
+    found = {}
     for written in formats:
-        try:
-            if written == ISO_FORMAT:
-                return _in_iso(date)
-            return datetime.datetime.strptime(date.strip(), written), not _has_time(written)
-        except ValueError:
-            continue
-    raise ValueError(f"no date in {list(formats)}: {date!r:.80}")
+        with contextlib.suppress(ValueError):
+            found[written] = _in_iso(text) if written == ISO_FORMAT else _in_format(text, written)
+    return found
+
+
+def _as_text(date: Any) -> str:
+    """A text without blanks around it, or the digits of a whole number; empty for anything else."""
+    if isinstance(date, str):
+        return date.strip()
+    # JSON and Parquet may hold 20261130 as a number, with gaps in the column as a float.
+    is_whole = not isinstance(date, bool) and (isinstance(date, int) or (isinstance(date, float) and date % 1 == 0))
+    return str(int(date)) if is_whole else ""
+
+
+def _in_format(text: str, written: str) -> tuple[datetime.datetime, bool]:
+    moment = datetime.datetime.strptime(text, written)
+    digits = _DAY_OF_DIGITS.match(text)
+    if digits is not None:
+        # `strptime` also reads 1122026, which has lost a zero, by %d%m%Y: as 11 February in place of 1 December.
+        expected = _DAY_OF_DIGITS.match(moment.strftime(written))
+        if moment.year not in _YEARS or expected is None or expected[0] != digits[0]:
+            raise ValueError(f"digits that are not written as {written!r} says: {text!r:.80}")
+    return moment, not _has_time(written)
+
+
+def reason_against(date: Any, formats: Sequence[str]) -> str:
+    """Why given formats do not read a date, and the way out, if there is more to say than that none of them fits.
+
+    Args:
+        date: A cell that :func:`moment_of` refuses.
+        formats: The formats of :func:`date_formats`.
+
+    Returns:
+        Sentences with a blank before them; empty if nothing is to be said.
+
+    Example:
+        >>> reason_against("01/02/2026", ["%d/%m/%Y", "%m/%d/%Y"])
+        " It is 2026-02-01 by '%d/%m/%Y' and 2026-01-02 by '%m/%d/%Y': give one of these formats, or write such dates \
+in ISO 8601."
+    """
+    readings = _readings(date, formats)
+    said = [f"{moment.date() if is_day else moment} by {written!r}" for written, (moment, is_day) in readings.items()]
+    if said:
+        return f" It is {' and '.join(said)}: give one of these formats, or write such dates in ISO 8601."
+    if _DAY_OF_DIGITS.match(_as_text(date)) and any(_fits(_as_text(date), one) for one in formats):
+        return (
+            " A day of digits alone must have all its zeros, such as 01122026 by '%d%m%Y', and a year from "
+            f"{_YEARS[0]} to {_YEARS[-1]}. If a spreadsheet dropped zeros, write the column as text."
+        )
+    return ""
 
 
 def _in_iso(date: Any) -> tuple[datetime.datetime, bool]:
@@ -214,7 +274,7 @@ def usual_formats(cells: Iterable[Any]) -> list[str | list[str]]:
     """
     texts = {cell.strip() for cell in cells if isinstance(cell, str) and any(map(str.isdigit, cell))}
     days: set[str] = set()
-    times: dict[str, None] = {}
+    times: dict[str, str] = {}  # the format of each distinct time of day
     has_iso = False
     for text in texts:
         try:
@@ -226,12 +286,12 @@ def usual_formats(cells: Iterable[Any]) -> list[str | list[str]]:
             if found is None or time is None:
                 return []
             days.add(text[: found.start(5)])
-            times[time] = None
-    if not days:
+            times[found[5]] = time
+    if not days or not all(_fits(text, time) for text, time in times.items()):
         return []
     common = set.intersection(*map(_usual_days, days))
     ends = [ISO_FORMAT] if has_iso else []
-    listed = [[*(day + time for time in sorted(times)), *ends] for day in sorted(common)]
+    listed = [[*(day + time for time in sorted(set(times.values()))), *ends] for day in sorted(common)]
     return [one[0] if len(one) == 1 else one for one in listed]
 
 
@@ -251,9 +311,9 @@ def _usual_days(day: str) -> set[str]:
     return {one for one in formats if _fits(day, one)}
 
 
-def _fits(day: str, written: str) -> bool:
+def _fits(text: str, written: str) -> bool:
     try:
-        datetime.datetime.strptime(day, written)
+        datetime.datetime.strptime(text, written)
     except ValueError:
         return False
     return True

@@ -18,7 +18,8 @@ REMEMBERED = (
     *("context", "encoder", "units"),
 )
 """The keywords of a loader that say how its rows were read, and by which encoder. ``units`` is one more entry: it holds
-the currency and the period of each numeric context field of the jobs, as the field's cells name them."""
+the currency, the period and the decimal sign of each numeric context field of the jobs, as the field's cells show them.
+"""
 
 
 def remembered(origin: Any) -> dict[str, Any]:

@@ -131,8 +131,11 @@ class Erratic(Live):
 def test_a_run_with_a_live_model_continues_from_its_state(market, make, action, some, resample, less):
     means = np.linspace(0, 0.5, len(market.jobs))
 
+    made = []
+
     def new():
-        source = {"values": Erratic(), "less_job_mean": means} if less else Erratic()
+        made.append(Erratic())
+        source = {"values": made[-1], "less_job_mean": means} if less else made[-1]
         return make(market=market, num_candidates=5, resample=resample, prior_sources={"model": source})
 
     env, other = new(), new()
@@ -142,8 +145,10 @@ def test_a_run_with_a_live_model_continues_from_its_state(market, make, action, 
         env.reset(options=some)
     state = env.get_state() if some else json.loads(json.dumps(env.get_state()))
     other.reset(seed=1)
+    n_asked = len(made[1].asked)
     other.set_state(state)
 
+    assert len(made[1].asked) == n_asked > 0, "the state knows what was answered, and questions cost money"
     assert same(env.get_state(), other.get_state())
     for _ in range(4):
         for here, there in (
@@ -158,11 +163,20 @@ def same(one, other):
     return json.dumps(one, default=np.ndarray.tolist) == json.dumps(other, default=np.ndarray.tolist)
 
 
-def test_the_state_of_other_live_models_is_refused(market):
-    env, other = (JobRecEnv(market, prior_sources={name: Live()}) for name in ("model", "other"))
+@pytest.mark.parametrize("make", [JobRecEnv, partial(JobRecVectorEnv, 2)], ids=["single", "vector"])
+@pytest.mark.parametrize(
+    ("sources", "here"),
+    [({"other": Live()}, r"\['other'\]"), ({"model": "cosine"}, r"\[\]"), (None, r"\[\]")],
+    ids=["other", "looked up", "none"],
+)
+def test_the_state_of_other_live_models_is_refused_and_changes_nothing(market, make, sources, here):
+    env, other = (make(market=market, prior_sources=given) for given in ({"model": Live()}, sources))
     env.reset(seed=0)
-    with pytest.raises(ValueError, match=r"of the live prior sources \['model'\], and those here are \['other'\]"):
+    other.reset(seed=5)
+    before = other.get_state()
+    with pytest.raises(ValueError, match=rf"of the live prior sources \['model'\], and those here are {here}: give"):
         other.set_state(env.get_state())
+    assert same(other.get_state(), before)
 
 
 def test_a_state_without_live_models_is_taken_by_an_environment_with_one(market):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jobrec_gym import LabourMarket, RuleSimulator, load_market, recommend
-from jobrec_gym.loaders.tables import load_csv, load_jsonl, load_parquet
+from jobrec_gym.loaders.reading import Table
+from jobrec_gym.loaders.tables import load_csv, load_jsonl, load_parquet, records_of
 from jobrec_gym.market import MarketError
 from jobrec_gym.market.dates import date_formats, open_jobs, seconds_of, usual_formats, way_to_format
 from jobrec_gym.pair_features import PairValues
@@ -156,11 +157,70 @@ def test_dates_are_read_as_their_format_says(load, at, keys):
     assert open_at(load(mapped, columns=columns, date_format=FORMATS), at) == keys
 
 
-def test_the_first_format_that_fits_is_taken(load):
-    jobs = "key,hard,expires\nj1,SQL,02/01/2026\nj2,SQL,01/31/2026\nj3,SQL,2026-03-01\n"
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_date_that_two_formats_read_differently_is_refused(load, is_mapped):
+    jobs = "key,hard,expires\nj1,SQL,31/01/2026\nj2,SQL,01/31/2026\nj3,SQL,2026-03-01\nj4,SQL,01/01/2026\n"
     formats = ["%d/%m/%Y", "%m/%d/%Y", "ISO8601"]
-    assert open_at(load(jobs, date_format=formats), "2026-01-03") == ["j2", "j3"]
-    assert open_at(load(jobs, date_format=[formats[1], formats[0], "ISO8601"]), "2026-01-03") == ["j1", "j2", "j3"]
+    columns = {"jobs": {"expires": "expires"}} if is_mapped else None
+    assert open_at(load(jobs, date_format=formats, columns=columns), "2026-01-03") == ["j1", "j2", "j3"]
+    said = (
+        r"row 4, .* got '02/01/2026'\. It is 2026-01-02 by '%d/%m/%Y' and 2026-02-01 by '%m/%d/%Y': give one of these "
+        "formats, or write such dates in ISO 8601"
+    )
+    with pytest.raises(MarketError, match=said):
+        load(jobs.replace("01/01/2026", "02/01/2026"), date_format=formats, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("cell", "date_format"),
+    [
+        *((1122026, "%d%m%Y"), ("1122026", "%d%m%Y"), (11126, "%d%m%y"), (202611, "%Y%m%d"), (2026111.0, "%Y%m%d")),
+        *(("12026301", "%m%Y%d"), ("01120999", "%d%m%Y"), ("01013026", "%d%m%Y")),
+        *(("1122026 08:00", "%d%m%Y %H:%M"), ("1126", "%d%m%y")),
+    ],
+)
+def test_digits_that_lost_a_zero_are_no_date(cell, date_format, load):
+    with pytest.raises(ValueError, match="no date"):
+        seconds_of(cell, formats=(date_format,))
+    with pytest.raises(
+        MarketError, match=r"A day of digits alone must have all its zeros, .* from 1900 to 2200\. If a"
+    ):
+        load(f"key,hard,expires\nj1,SQL,{cell}\n".replace(".0\n", "\n"), date_format=date_format)
+
+
+@pytest.mark.parametrize(
+    ("cell", "date_format", "day"),
+    [
+        *((11122026, "%d%m%Y", "2026-12-11"), ("01122026", "%d%m%Y", "2026-12-01")),
+        *(("20261231 8:05", "%Y%m%d %H:%M", "2026-12-31T08:05"), ("1850-01-01", "%Y-%m-%d", "1850-01-01")),
+        *((111226, "%d%m%y", "2026-12-11"), ("26001", "%y%j", "2026-01-01"), ("1.1.2026", "%d.%m.%Y", "2026-01-01")),
+        *(("20261231235959", "%Y%m%d%H%M%S", "2026-12-31T23:59:59"), (20261231, "%Y%m%d", "2026-12-31")),
+    ],
+)
+def test_digits_with_all_their_zeros_are_a_date(cell, date_format, day):
+    assert seconds_of(cell, formats=(date_format,)) == seconds_of(day)
+
+
+class _Counted(Table):
+    """A table that counts how often a whole column of it is asked for."""
+
+    n_asked = 0
+
+    def column(self, name):
+        type(self).n_asked += 1
+        return super().column(name)
+
+
+@pytest.mark.parametrize("date", ["31.12.2026", "31.12.2026 25:00", "since 5"])
+def test_a_column_is_searched_for_a_format_once_however_many_dates_are_bad(date):
+    def n_asked(n):
+        _Counted.n_asked = 0
+        rows = [(row, {"key": f"j{row}", "hard": "SQL", "posted": date}) for row in range(1, n + 1)]
+        records = records_of(_Counted("jobs.csv", ["key", "hard", "posted"], rows), "jobs")
+        assert [record.posted for record in records] == [None] * n
+        return _Counted.n_asked
+
+    assert 1 <= n_asked(3) == n_asked(60)
 
 
 def test_dates_of_other_kinds_of_cells_are_read_too(tmp_path):
@@ -220,12 +280,25 @@ def test_dates_in_another_form_are_told_where_their_column_is_not_mapped(load, c
     "date_format",
     [
         *("%d.%m.", "%H:%M", "%d.%m.%Y %I:%M", "%d.%m.%Y %M", "%Q %d.%m.%Y", "%d %d.%m.%Y", "100%", ""),
-        *("%d.%m.%Y %Z", [], 5, ["%d.%m.%Y", None], {"expires": "%d.%m.%Y"}, "iso"),
+        *("%d.%m.%Y %Z", "%x", "%d.%m.%Y %X", "%c", [], 5, ["%d.%m.%Y", None], {"expires": "%d.%m.%Y"}, "iso"),
     ],
 )
 def test_a_format_that_is_none_of_dates_is_refused(load, date_format):
     with pytest.raises(MarketError, match="`date_format` must"):
         load(date_format=date_format)
+
+
+@pytest.mark.parametrize("directive", "xXc")
+def test_a_format_that_depends_on_the_locale_is_refused_with_the_reason(directive):
+    with pytest.raises(MarketError, match=f"must not have %{directive}, got .*: it depends on the locale\\. Write"):
+        date_formats(f"%d.%m.%Y %{directive}")
+    assert date_formats(f"%d.%m.%Y %%{directive}")
+
+
+def test_a_given_format_that_does_not_fit_is_not_proposed(load):
+    jobs = "key,hard,expires\nj1,SQL,31.12.2026 23:00\nj2,SQL,31.12.2026 24:00\n"
+    with pytest.raises(MarketError, match=r"got '31.12.2026 24:00'\. No single usual form fits"):
+        load(jobs, date_format="%d.%m.%Y %H:%M")
 
 
 def test_formats_of_dates_are_those_of_strptime():
@@ -250,6 +323,9 @@ def test_formats_of_dates_are_those_of_strptime():
         (["26.11.30"], ["%d.%m.%y"]),
         (["2026-12-31", "20261231", "soon", None, 5], []),
         (["31.13.2026"], []),
+        (["31.12.2026 23:00", "31.12.2026 24:00"], []),
+        (["31.12.2026 11:60:00"], []),
+        (["12/31/2026 13:05 pm"], []),
         (["31.12.20265"], []),
         (["1.2.2026 5 o'clock"], []),
     ],

@@ -355,7 +355,7 @@ def test_a_set_keeps_its_known_jobs_if_it_is_asked_to(joined):
     assert "The candidate sets of 3 of them are without the jobs that the market lacks." in joined.line
     assert "propensities" not in joined.line and "a set with an impossible event" not in joined.line
     assert answers(joined(*rows, on_bad="skip")) == ["p0 j1 ignore", "p0 j2 ignore"]
-    assert "`on_unknown_shown='skip'` keeps the sets" in joined.line
+    assert "`on_unknown_shown='skip'` keeps a set of which the market lacks some jobs" in joined.line
 
 
 def test_sets_of_one_known_job_are_sets_if_unknown_jobs_were_shown_too(joined):
@@ -374,6 +374,29 @@ def test_a_set_with_another_impossible_event_is_left_out_although_unknown_jobs_a
 
     assert answers(log) == ["p2 j0 ignore", "p2 j2 ignore"]
     assert log.propensity.tolist() == [0.5, 0.25], "no set that is left lacks a job"
+    assert "of a set with an impossible event" in joined.line
+    assert "on_unknown_shown" not in joined.line, "the argument was given"
+
+
+def test_a_set_that_is_not_whole_for_another_reason_is_not_told_of_unknown_jobs(joined):
+    rows = ["1 p0 j0 impression .5", "1 p0 j1 impression 2", "1 p1 j0 impression .5", "1 p1 j1 impression .5"]
+    joined(*rows, header=[*HEADER, "propensity"], on_bad="skip")
+    assert "1 recommendation of a set with an impossible event (`events={'sets': False}` keeps them, without sets)" in (
+        joined.line
+    )
+
+
+@pytest.mark.parametrize("job", ["2.5", "-1", "j1"])
+def test_a_set_with_what_is_no_row_number_is_not_whole(joined, job):
+    rows = ["1 0 0 impression", f"1 0 {job} impression", "1 1 0 impression", "1 1 99 impression"]
+    log = joined(*rows, ids="row", on_bad="skip", on_unknown_shown="skip")
+    assert answers(log) == ["p1 j0 ignore"]
+    assert f"job that is no row number: 1, row 2 ('{job}'); unknown job: 1, row 4 ('99')" in joined.line
+
+
+def test_one_event_makes_one_recommendation(joined):
+    joined("1 p0 j0 impression")
+    assert "events.csv: 1 event makes 1 recommendation (" in joined.line
 
 
 def test_events_whose_sets_lack_jobs_have_no_propensities(joined):
@@ -382,7 +405,7 @@ def test_events_whose_sets_lack_jobs_have_no_propensities(joined):
     options = {"header": header, "on_bad": "skip", "on_unknown_shown": "skip"}
 
     assert joined(*rows, **options).propensity is None
-    assert "of 1 of them are without the jobs that the market lacks. So the log gets no propensities" in joined.line
+    assert "set of 1 of them is without the jobs that the market lacks. So the log gets no propensities" in joined.line
     assert joined(*rows, **options, events={"sets": False}).propensity.tolist() == [0.5, 0.25, 0.25]
     assert joined(*rows[2:], **options).propensity.tolist() == [0.25, 0.25]
 

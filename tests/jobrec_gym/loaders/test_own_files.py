@@ -7,6 +7,7 @@ import logging
 import pickle
 import subprocess
 import sys
+import warnings
 
 import gymnasium as gym
 import pytest
@@ -355,20 +356,33 @@ def test_pay_in_objects_shows_what_it_means_too(load):
 
 
 @pytest.mark.parametrize(
-    ("kind", "offered", "wished"), [("number", 48_000, 38), ("at_most", 52_000, 36), ("at_least", 44_000, 40)]
+    ("kind", "offered", "wished"),
+    [("number", 48_000, 38_000), ("at_most", 52_000, 36_000), ("at_least", 44_000, 40_000)],
 )
 def test_the_end_of_a_range_is_the_one_that_fits_more(pay, kind, offered, wished):
-    assert pay(["44000-52000"], wish="36-40", kind=kind) == ([offered], wished)
+    assert pay(["44000-52000"], wish="36-40k", kind=kind) == ([offered], wished)
 
 
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        (["50", "45.000 €"], r"row 2, column 'pay': '45.000 €' may be .* do not show it: say `decimal=','` if a point"),
+        (["50", "45.000 €"], r"row 2, column 'pay': '45.000 €' may be .* do not show it: say `decimal=','` if '\.'"),
         (["45,000"], r"row 1, column 'pay': '45,000' may be thousands or a number with decimals"),
         (["45.000", "48k"], r"row 1, column 'pay': '45.000' may be thousands"),
         (["45.000 €", "48.5k"], r"row 1, column 'pay': '45.000 €' may be thousands"),
         (["1.234,5", "1,234.5", "45.000"], r"row 3, column 'pay': '45.000' .* show both decimal signs: say `decimal"),
+        *(
+            (
+                [*some, "45.000 €"],
+                rf"row {len(some) + 1}, column 'pay': '45.000 €' may be .*do not show it: say `decimal",
+            )
+            for some in (["38500.50"], ["12.50"], ["45000.00"], ["4.5 T€"], ["4,5 TEUR"], ["4,5 kEUR"], ["5000.-"])
+        ),
+        (["2,5", "45,000"], r"row 2, column 'pay': '45,000' may .*: say `decimal='\.'` if ',' separates thousands"),
+        (["45-52.000 €"], r"row 1, column 'pay': '45-52.000 €' is a range .* `45\.000-52\.000`, .* `45-52k`\.$"),
+        (["50000", "10-2026"], r"row 2, column 'pay': '10-2026' may be a range, a date or short for thousands"),
+        (["-45.000", "52k"], r"row 1, column 'pay': '-45.000' may be thousands"),
+        (["45.000 Mio"], r"row 1, column 'pay': must be a number .* got '45.000 Mio'\.$"),
         (["n. V."], r"row 1, column 'pay': must be a number .* got 'n. V.'. If .* say so by `null_values=\['n. V.', "),
         (
             ["45 km"],
@@ -380,6 +394,57 @@ def test_the_end_of_a_range_is_the_one_that_fits_more(pay, kind, offered, wished
 def test_pay_that_may_mean_two_things_is_refused_with_the_way_out(pay, cells, message):
     with pytest.raises(MarketError, match=message):
         pay(cells)
+
+
+def test_other_numbers_of_a_column_may_prove_that_a_sign_separates_thousands(pay):
+    assert pay(["45.000 €", "31.500,50"])[0] == [45_000, 31_500.5]
+    assert pay(["45.000 €", "5.000.-"])[0] == [45_000, 5_000]
+    assert pay(["45.000 €", "5000,-"])[0] == [45_000, 5_000]
+    assert pay(["45,000 €", "38500.50", "4,5k"])[0] == [45_000, 38_500.5, 4_500]
+
+
+def test_a_column_of_plain_numbers_has_a_decimal_point(pay):
+    assert pay(["45.000", "38.5"])[0] == [45, 38.5]
+    with pytest.warns(UserWarning, match="2 of 2 numbers in column 'pay' are written like '50.000' and are read as 50"):
+        assert pay(["45.000", "-38.500"])[0] == [45, -38.5]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pay(["0.500", "0.250"])[0] == [0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    "offers", [["31.500,50 €", "45.000 €"], ["1.234,5"], ["45k"], ["38500.50 €"], ["1.234,5", "1,234.5"]]
+)
+@pytest.mark.filterwarnings("ignore:.*written like '50.000'")
+def test_both_sides_have_one_decimal_sign(load, tmp_path, offers):
+    def read(jobs, people, **options):
+        rows = [
+            [{"key": f"{row}", "hard": ["SQL"], "pay": cell} for row, cell in enumerate(cells)]
+            for cells in (jobs, people)
+        ]
+        return load(
+            rows[0], "jobs.json", people=rows[1], people_name="people.json", context={"pay": "number"}, **options
+        )
+
+    doubt = (
+        r"the context field 'pay' has a number .*{}, row 2 \('45.000'\), .* in .*{} that .*: say `decimal=','` if '\.'"
+    )
+    with pytest.raises(MarketError, match=doubt.format(r"people\.json", r"jobs\.json")):
+        read(offers, ["50", "45.000", "46.000"])
+    with pytest.raises(MarketError, match=doubt.format(r"jobs\.json", r"people\.json")):
+        read(["50", "45.000", "46.000"], offers)
+    market = read(offers, ["45000"])
+    for known in (market, market.save(tmp_path / "saved")):
+        with pytest.raises(
+            MarketError, match=r"has a number .*`rows`, row 1 \('45.000'\), .* in market .*: say `decimal"
+        ):
+            known.with_applicants([{"hard": "SQL", "pay": "45.000"}])
+        person = known.with_applicants([{"hard": "SQL", "pay": "45.000"}], decimal=",").applicant(0)
+        assert person.context == {"pay": 45_000}
+
+
+def test_a_given_decimal_sign_fits_both_sides(pay):
+    assert pay(["31.500,50 €"], wish="45.000", decimal=",") == ([31_500.5], 45_000)
 
 
 def test_a_given_decimal_sign_settles_what_pay_means(pay):
@@ -442,8 +507,8 @@ def test_pay_of_new_people_is_compared_in_the_units_of_the_jobs(load, tmp_path):
 
 
 def test_yes_and_no_are_known_in_some_languages(load):
-    yes = ["ja", "JA", "wahr", "oui", "vrai", "si", "sí", "verdadero", "x", "X", "yes", "true", "1", "on"]
-    no = ["nein", "falsch", "non", "faux", "no", "falso", "No", "0", "off", "false"]
+    yes = ["ja", "JA", "J", "wahr", "oui", "vrai", "si", "sí", "verdadero", "x", "X", "yes", "true", "1", "on"]
+    no = ["nein", "N", "falsch", "non", "faux", "no", "falso", "No", "0", "off", "false"]
     rows = [{"key": f"{row}", "hard": ["SQL"], "remote": cell} for row, cell in enumerate([*yes, *no, "", True])]
     market = load(rows, "jobs.json", people=rows, people_name="people.json", context={"remote": "flag"})
     flags = [market.job(row).context.get("remote") for row in range(len(rows))]

@@ -202,7 +202,7 @@ def test_what_no_market_writes_is_not_obeyed(market, files, strange):
 
 
 @pytest.mark.parametrize(
-    "units", [5, ["EUR"], {"lohn": "EUR"}, {"lohn": ["EUR"]}, {"lohn": [1, None]}, {"ort": ["EUR", ""]}]
+    "units", [5, ["EUR"], {"lohn": "EUR"}, {"lohn": ["EUR"]}, {"lohn": [1, None, ""]}, {"ort": ["EUR", "", ""]}]
 )
 def test_units_that_no_market_writes_are_unknown(market, files, units):
     folder = market.save(files / "saved").folder
@@ -218,7 +218,7 @@ def test_the_units_of_pay_are_remembered(files):
     (files / "people.csv").write_text(PEOPLE.replace("2.400,5", "2.400,5 € mtl."))
     market = load_csv(files / "jobs.csv", applicants=files / "people.csv", cache_dir=False, **OPTIONS)
     saved = market.save(files / "saved")
-    assert header_of(saved.folder)["read_with"]["units"] == {"lohn": ["EUR", "month"]}
+    assert header_of(saved.folder)["read_with"]["units"] == {"lohn": ["EUR", "month", ""]}
     wish = {**NEW, "Lohnwunsch": "3.000 € pro Monat"}
     assert saved.with_applicants([wish]).applicant("n").context == {"lohn": 3000.0}
     with pytest.raises(MarketError, match="numbers for one year in `rows` with numbers in EUR for one month in market"):
