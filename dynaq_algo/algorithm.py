@@ -253,7 +253,7 @@ class CandidateAlgorithm(DQN):
         if self.env is not None and not features.settled:
             sample = observation_sample_of(self.env, policy.layout)
             if sample is not None:
-                features.fit_sample(sample.state, policy.action_features(sample.candidates).cpu(), sample.pairs)
+                features.fit_sample(sample.state, policy.action_rows(sample.candidates), sample.pairs)
         return policy.to(self.device)
 
     def set_env(self, env: GymEnv | VectorEnv, force_reset: bool = True) -> None:
@@ -402,8 +402,7 @@ class CandidateAlgorithm(DQN):
         """Show the next decisions to the features, which learn the scale of their inputs from them."""
         features = self.policy.features
         if not features.settled:
-            candidates = self.policy.action_features(decisions.candidates).cpu()
-            features.see(decisions.state, candidates, decisions.pairs)
+            features.see(decisions.state, self.policy.action_rows(decisions.candidates), decisions.pairs)
 
     def _store_transition(  # type: ignore[override]
         self,

@@ -354,7 +354,7 @@ class _VectorBandit(Bandit):
         feature_class, blocks = features
         self.features = make_features(feature_class, self.layout, self.action_table, n_blocks=blocks)  # type: ignore[assignment]
         if not self.features.settled and (sample := observation_sample_of(self.env, self.layout)) is not None:
-            self.features.fit_sample(sample.state, self._tensors(sample)[1], sample.pairs)
+            self.features.fit_sample(sample.state, self._action_rows(sample), sample.pairs)
 
     def set_env(self, env: gym.Env | VectorEnv | VecEnv | str) -> None:
         """Continue in another environment, see :meth:`Bandit.set_env`. Ids must name the same actions in it.
@@ -374,6 +374,10 @@ class _VectorBandit(Bandit):
         self.action_table = table
         self._shown_table = shown_table if self._has_given_table else None
 
+    def _action_rows(self, decisions: DecisionBatch) -> NDArray[np.float32]:
+        """Features (n, k, d_a) of the candidates."""
+        return decisions.candidates if self.action_table is None else self.action_table.rows(decisions.candidates)
+
     def _tensors(self, decisions: DecisionBatch) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         """States (n, d_s), candidates (n, k, d_a) and pairs (n, k, p)."""
         shown, table = decisions.candidates, self.action_table
@@ -391,7 +395,7 @@ class _VectorBandit(Bandit):
         answers = Answers.read(self.layout, self.action_table, observation, action, reward)
         decisions, chosen, rows = answers.decisions, answers.action, np.arange(len(answers.action))
         if not self.features.settled:
-            self.features.see(decisions.state, self._tensors(decisions)[1], decisions.pairs)
+            self.features.see(decisions.state, self._action_rows(decisions), decisions.pairs)
         state, candidates, numbers = self._tensors(
             DecisionBatch(
                 decisions.state,
@@ -527,9 +531,8 @@ class LinearBandit(_VectorBandit):
         self._source_weights: dict[str, th.Tensor] = {}
         if prior_sources is not None:
             self._expect(sources_of(prior_sources), bool(cosine_prior) or pairs_prior is not None)
-        has_no_prior = self._prior_mean[dim - n_pairs :] == 0
-        self._residual = has_no_prior if residual_pairs and has_no_prior.any() else None
-        self.features.uses_residuals = self._residual is not None
+        self._has_prior = self._prior_mean[dim - n_pairs :] != 0  # (p,), of the weight of each number of `pairs`
+        self.features.uses_residuals = residual_pairs and not bool(self._has_prior.all())
         self._features_version = self.features.version
         # Chosen pairs and their rewards, kept while the scale of the features may still change.
         self._rewards: list[tuple[th.Tensor, th.Tensor, th.Tensor | None, float]] = []
@@ -616,11 +619,11 @@ class LinearBandit(_VectorBandit):
         """States (n, d_s), candidates (n, k, d_a), pairs (n, k, p) -> (n, k, d) float64."""
         states = state.unsqueeze(1).expand(-1, candidates.shape[1], -1)
         features = self.features.of_action(states, candidates, pairs)
-        if self._residual is not None:
+        if self.features.uses_residuals:
             similarities, numbers = features[..., -self.features.n_similarities :].split(
                 [self.features.n_blocks, self.features.n_pairs], dim=-1
             )
-            left = th.where(self._residual, self.features.residuals(similarities, numbers), numbers)
+            left = self.features.residuals(similarities, numbers, self._has_prior)
             features = th.cat([features[..., : -self.features.n_pairs], left], dim=-1)
         return F.pad(features, (1, 0), value=1.0).double()
 

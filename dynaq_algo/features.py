@@ -28,8 +28,6 @@ __all__ = [
     "prior_weights",
 ]
 
-Candidates = np.ndarray | th.Tensor
-
 NO_SPREAD = 1e-6
 """Numbers whose standard deviation is at most this count as equal: so small a deviation is only rounding."""
 
@@ -107,13 +105,13 @@ class PairFeatures:
     def fit(self, actions: np.ndarray) -> None:
         """Learn the scale of inputs from actions (n, d_a), before any interaction; nothing by default."""
 
-    def fit_sample(self, state: np.ndarray, candidates: Candidates, pairs: np.ndarray | None) -> None:
+    def fit_sample(self, state: np.ndarray, candidates: np.ndarray, pairs: np.ndarray | None) -> None:
         """Learn the scale of inputs from a sample of decisions, before any interaction; nothing by default.
 
         Arguments are those of :meth:`see`.
         """
 
-    def see(self, state: np.ndarray, candidates: Candidates, pairs: np.ndarray | None) -> None:
+    def see(self, state: np.ndarray, candidates: np.ndarray, pairs: np.ndarray | None) -> None:
         """Learn the scale of inputs from the decisions at hand; nothing by default.
 
         It is called while an agent learns, and never while the agent only predicts.
@@ -270,7 +268,7 @@ class BlockwiseFeatures(InteractionFeatures):
         self._has_table = True
         self._scale_to(actions[:, : self.shared_dim])
 
-    def fit_sample(self, state: np.ndarray, candidates: Candidates, pairs: np.ndarray | None) -> None:
+    def fit_sample(self, state: np.ndarray, candidates: np.ndarray, pairs: np.ndarray | None) -> None:
         """Compute means, deviations and the regression from a sample of decisions, instead of from those seen later."""
         if not self._has_table:
             self._actions.fit(self._rows_of(candidates))
@@ -279,7 +277,7 @@ class BlockwiseFeatures(InteractionFeatures):
             self._pairs.fit(pairs.reshape(-1, self.n_pairs))
             self._residuals.fit(*self._regressed(state, candidates, pairs))
 
-    def see(self, state: np.ndarray, candidates: Candidates, pairs: np.ndarray | None) -> None:
+    def see(self, state: np.ndarray, candidates: np.ndarray, pairs: np.ndarray | None) -> None:
         """Compute means and deviations again if twice as much was seen as at the last computation."""
         is_new = False
         if not self._has_table and self._actions.add(self._rows_of(candidates)):
@@ -293,11 +291,11 @@ class BlockwiseFeatures(InteractionFeatures):
                 is_new |= self._residuals.add(*self._regressed(state, candidates, pairs))
         self.version += is_new
 
-    def _rows_of(self, candidates: Candidates) -> np.ndarray:
+    def _rows_of(self, candidates: np.ndarray) -> np.ndarray:
         """The compared entries of candidates, (n k, shared_dim)."""
         return np.asarray(candidates).reshape(-1, self.action_dim)[:, : self.shared_dim]
 
-    def _regressed(self, state: np.ndarray, candidates: Candidates, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _regressed(self, state: np.ndarray, candidates: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Similarities (n k, n_blocks) and scaled numbers (n k, p) of pairs, float64."""
         s, a = self.shared(th.as_tensor(state), th.as_tensor(candidates))
         similarities = th.cat([self.of_blocks(s[row : row + 1, None], a[row : row + 1]) for row in range(len(s))])
@@ -316,14 +314,16 @@ class BlockwiseFeatures(InteractionFeatures):
             deviation = th.where(deviation > NO_SPREAD, deviation, 1.0)
         return 2 * th.tanh((pairs - mean) / deviation / 2)
 
-    def residuals(self, similarities: th.Tensor, scaled: th.Tensor) -> th.Tensor:
+    def residuals(self, similarities: th.Tensor, scaled: th.Tensor, kept: th.Tensor | None = None) -> th.Tensor:
         """What similarities (..., n_blocks) do not predict of numbers (..., p) in the scale of :meth:`scaled`.
 
         These are the residuals of a linear regression, see :class:`PairResiduals`, over the pairs of the sample or over
         pairs that were seen. The weight of a residual says what a number adds to the similarities. Before any pairs
-        were seen, the numbers are returned as they are. A model that uses residuals sets `uses_residuals`.
+        were seen, the numbers are returned as they are. A model that uses residuals sets `uses_residuals`. Numbers that
+        are `kept`, (p,) bool, are not replaced.
         """
-        return self._residuals(similarities, scaled)
+        left = self._residuals(similarities, scaled)
+        return left if kept is None else th.where(kept.to(scaled.device), scaled, left)
 
     def centred(self, vectors: th.Tensor) -> th.Tensor:
         """Vectors (..., shared_dim), see :meth:`shared`, less the mean action."""

@@ -545,8 +545,7 @@ class GaussianProcess(nn.Module):
     def _own(self, similarities: th.Tensor, scaled: th.Tensor) -> th.Tensor:
         """What the kernel compares of numbers (..., p), given the similarities (..., n_blocks) of the same pairs."""
         if self.residual_pairs and scaled.shape[-1]:
-            has_prior = self._has_prior.to(scaled.device)
-            scaled = th.where(has_prior, scaled, self.features.residuals(similarities, scaled))
+            scaled = self.features.residuals(similarities, scaled, self._has_prior)
         return scaled if self._compared is None else scaled[..., self._compared.to(scaled.device)]
 
     # ------------------------------------------------------------------ learning

@@ -67,12 +67,10 @@ class OfflineData:
         spread = np.linspace(0, len(self) - 1, min(len(self), SHOWN_FIRST), dtype=np.int64)
         for rows in np.array_split(spread, 20):
             if len(rows) and not policy.features.settled:
-                actions = columns["action"][rows, None]
-                of_actions = policy.action_features(actions).cpu() if policy.layout.uses_ids else actions
+                state = np.asarray(columns["state"][rows], np.float32)
+                actions = np.asarray(policy.action_rows(columns["action"][rows, None]), np.float32)
                 pairs = np.asarray(columns["pairs"][rows, None], np.float32) if policy.layout.n_pairs else None
-                policy.features.see(
-                    np.asarray(columns["state"][rows], np.float32), np.asarray(of_actions, np.float32), pairs
-                )
+                policy.features.see(state, actions, pairs)
 
     def shuffled(self, batch_size: int, rng: np.random.Generator) -> Iterator[OfflineBatch]:
         """Batches of `batch_size` rows, which together hold every row once, in a new order."""

@@ -94,10 +94,14 @@ class CandidatePolicy(BasePolicy):
 
     def action_features(self, candidates: np.ndarray) -> th.Tensor:
         """Features (..., d_a) of candidates, which an observation gives as features (..., d_a) or as ids (...)."""
-        if self.layout.uses_ids:
-            assert self.action_table is not None  # checked in __init__
-            candidates = self.action_table.rows(candidates)
-        return self.tensor(candidates)
+        return self.tensor(self.action_rows(candidates))
+
+    def action_rows(self, candidates: np.ndarray) -> np.ndarray:
+        """The features of :meth:`action_features` as an array."""
+        if not self.layout.uses_ids:
+            return candidates
+        assert self.action_table is not None  # checked in __init__
+        return self.action_table.rows(candidates)
 
     def plan_with(self, world_model: nn.Module, gamma: float | None) -> None:
         """Use the world model for exploration bonuses and, with `gamma`, for planning at decision time.

@@ -9,13 +9,13 @@ from typing import NamedTuple
 __all__ = [
     "TIMES_A_YEAR",
     "Amount",
-    "Notation",
+    "NumberSigns",
     "RangeInDoubt",
     "amount_in",
     "may_be_thousands",
-    "notation_of",
     "number_in_text",
     "period_of",
+    "signs_of",
     "unit_differs",
 ]
 
@@ -215,7 +215,7 @@ def may_be_thousands(number: str) -> bool:
     return _ONE_GROUP.fullmatch(number) is not None
 
 
-class Notation(NamedTuple):
+class NumberSigns(NamedTuple):
     """What a text reveals of the way in which its numbers are written.
 
     Attributes:
@@ -230,7 +230,7 @@ class Notation(NamedTuple):
     is_in_thousands: bool
 
 
-def notation_of(text: str) -> Notation:
+def signs_of(text: str) -> NumberSigns:
     """What a text reveals of the decimal sign of its numbers; nothing if it is no amount and no negative number."""
     found = _AMOUNT.fullmatch(_plain(text).lstrip("+-"))
     decimal: set[str] = set()
@@ -250,7 +250,7 @@ def notation_of(text: str) -> Notation:
             in_doubt.add(used[0])
         else:
             decimal.update(used)
-    return Notation(frozenset(decimal), frozenset(in_doubt), any(thousands for *_, thousands in ends))
+    return NumberSigns(frozenset(decimal), frozenset(in_doubt), any(thousands for *_, thousands in ends))
 
 
 def unit_differs(what: str, one: str, other: str) -> bool:

@@ -21,8 +21,8 @@ from jobrec_gym.loaders.amounts import (
     RangeInDoubt,
     amount_in,
     may_be_thousands,
-    notation_of,
     number_in_text,
+    signs_of,
     unit_differs,
 )
 from jobrec_gym.loaders.assembly import check_text
@@ -227,7 +227,7 @@ class _SeenNumbers:
     Attributes:
         is_plain: Whether all of them are plain numbers.
         signs: The signs that some of them show to be decimal signs, see
-            :func:`~jobrec_gym.loaders.amounts.notation_of`; empty if all are plain numbers. Numbers such as ``3.5k`` do
+            :func:`~jobrec_gym.loaders.amounts.signs_of`; empty if all are plain numbers. Numbers such as ``3.5k`` do
             not count, because ``3.5k`` and ``3.500`` may stand in one column.
     """
 
@@ -465,7 +465,7 @@ class CellReader:
             seen = self._seen_numbers(column, text)
             if seen.is_plain:
                 return self._plain_amount(text, where, column)
-            own = notation_of(text)
+            own = signs_of(text)
             signs = own.decimal or seen.signs
             # Other numbers may show that a sign separates thousands. They cannot show that 45.000 is 45.
             if not own.in_doubt or (len(signs) == 1 and not signs & own.in_doubt):
@@ -496,7 +496,7 @@ class CellReader:
         if column not in self._numbers or self._columns is None:
             texts = {text, *(cell.strip() for cell in self.column(column) if isinstance(cell, str))}
             is_plain = all(map(_is_plain_number, texts))
-            notations = () if is_plain else map(notation_of, texts)
+            notations = () if is_plain else map(signs_of, texts)
             signs = {sign for one in notations if not one.is_in_thousands for sign in one.decimal}
             self._numbers[column] = _SeenNumbers(is_plain, frozenset(signs))
         return self._numbers[column]

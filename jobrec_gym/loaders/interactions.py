@@ -17,6 +17,7 @@ from jobrec_gym.loaders.cells import is_nothing
 from jobrec_gym.loaders.events import EVENT_FIELDS, WITHOUT_PROPENSITIES, Events, read_events
 from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES
 from jobrec_gym.loaders.log_cells import (
+    TIMES,
     BadCell,
     BadRows,
     Ids,
@@ -296,7 +297,7 @@ class _RowReader:
     def _times(self, cells: Mapping[str, Any]) -> dict[str, tuple[float, TimeForm]]:
         """The row's ``time`` and ``posted``, as far as it has them, each with the form of its cell."""
         found = {}
-        for name, kind in (("time", "no time"), ("posted", "posting time that cannot be read")):
+        for name, kind in TIMES.items():
             cell = self._cell(cells, name)
             if cell is not None:
                 found[name] = time_in(cell, kind, self._notation)

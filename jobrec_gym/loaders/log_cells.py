@@ -22,6 +22,7 @@ from jobrec_gym.market.keys import padded_key
 from jobrec_gym.near_miss import best_match, did_you_mean
 
 __all__ = [
+    "TIMES",
     "BadCell",
     "BadRows",
     "Ids",
@@ -70,7 +71,7 @@ _WAYS_OUT = {
     "needs no `shown`. `on_unknown_shown='skip'` takes the known ones alone as the candidate set.",
 }
 """What to do about some kinds of bad rows."""
-_TIMES = {"time": "no time", "posted": "posting time that cannot be read"}
+TIMES = {"time": "no time", "posted": "posting time that cannot be read"}
 """The fields that hold times, with the kind of a bad row whose cell is no time."""
 
 
@@ -381,7 +382,7 @@ def way_to_times(bad: BadRows, table: Table, names: Mapping[str, str], notation:
         notation: How dates were read.
     """
     said = ""
-    for name, kind in _TIMES.items():
+    for name, kind in TIMES.items():
         if kind in bad.n and name in names:
             needed = "a number, or a date such as 2026-06-01T08:00 (ISO 8601)"
             if notation.dates:

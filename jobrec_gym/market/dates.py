@@ -273,7 +273,7 @@ def usual_formats(cells: Iterable[Any]) -> list[str | list[str]]:
         have a time of day and some have none, or if some are in ISO 8601. With points the day comes first.
     """
     texts = {cell.strip() for cell in cells if isinstance(cell, str) and any(map(str.isdigit, cell))}
-    days: set[str] = set()
+    days: dict[str, tuple[str, str, str]] = {}  # the first and the last number of each distinct day, and their sign
     times: dict[str, str] = {}  # the format of each distinct time of day
     has_iso = False
     for text in texts:
@@ -285,21 +285,18 @@ def usual_formats(cells: Iterable[Any]) -> list[str | list[str]]:
             time = None if found is None else _TIMES.get(re.sub(r"\d{1,2}", "0", found[5]).upper())
             if found is None or time is None:
                 return []
-            days.add(text[: found.start(5)])
+            days[text[: found.start(5)]] = found[1], found[4], found[2]
             times[found[5]] = time
     if not days or not all(_fits(text, time) for text, time in times.items()):
         return []
-    common = set.intersection(*map(_usual_days, days))
+    common = set.intersection(*(_usual_days(day, *parts) for day, parts in days.items()))
     ends = [ISO_FORMAT] if has_iso else []
     listed = [[*(day + time for time in sorted(set(times.values()))), *ends] for day in sorted(common)]
     return [one[0] if len(one) == 1 else one for one in listed]
 
 
-def _usual_days(day: str) -> set[str]:
-    """The usual formats that fit a day in numbers."""
-    found = _PARTS.fullmatch(day)
-    assert found is not None
-    first, sign, _, last, _ = found.groups()
+def _usual_days(day: str, first: str, last: str, sign: str) -> set[str]:
+    """The usual formats that fit a day in numbers, which begins with ``first`` and ends with ``last``."""
     if len(first) == 4:
         orders = ["%Y{0}%m{0}%d"]
     else:

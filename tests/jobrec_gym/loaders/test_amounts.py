@@ -8,9 +8,9 @@ from jobrec_gym.loaders.amounts import (
     Amount,
     RangeInDoubt,
     amount_in,
-    notation_of,
     number_in_text,
     period_of,
+    signs_of,
     unit_differs,
 )
 
@@ -126,12 +126,12 @@ def test_what_is_in_doubt_is_no_amount(text):
     ],
 )
 def test_a_number_may_show_its_decimal_sign(text, decimal, in_doubt):
-    assert notation_of(text) == (set(decimal), set(in_doubt), False)
+    assert signs_of(text) == (set(decimal), set(in_doubt), False)
 
 
 @pytest.mark.parametrize("text", ["3,5k", "3,5 T€", "3,5 Tsd. €", "3,5 TEUR", "3,5 kEUR", "3-3,5k", "3,5k-4.000"])
 def test_a_number_says_that_it_is_in_thousands(text):
-    assert notation_of(text).is_in_thousands
+    assert signs_of(text).is_in_thousands
 
 
 @pytest.mark.parametrize(
