@@ -209,7 +209,7 @@ class DynaQ(CandidateAlgorithm):
         prior_sources: Sequence[str] | Mapping[str, float] | None = None,
         **overrides: Any,
     ) -> DynaQ:
-        """The best agent that this project knows; docs/dynaq_plus.md says what each part is for.
+        """The best configuration that this project knows; docs/dynaq_plus.md says what each part is for.
 
         It begins with a prior: jobs that are more similar to the applicant, block by block, earn more. A Gaussian
         process learns rewards and how far to trust the prior, and plans at decision time. If the observation has

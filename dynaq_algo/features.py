@@ -195,12 +195,12 @@ class InteractionFeatures(PairFeatures):
 class BlockwiseFeatures(InteractionFeatures):
     """`[s, a, s * a, similarity of each block, pairs]`; the product is that of centred vectors, times sqrt(m).
 
-    State and action share m entries, which are cut into blocks of equal size, such as hard and soft skills. A
-    similarity is the cosine of a state's and an action's block, after the mean action is subtracted from both. It is
-    divided by the standard deviation of such cosines between two random actions. The mean is subtracted because
-    embeddings of texts lie in a narrow cone: what all texts have in common says nothing about which of them fit (Mu and
-    Viswanath, "All-but-the-Top", ICLR 2018). The numbers `pairs` are standardised, and values far from the mean are
-    compressed. A share of skills, for example, is 0 for most pairs, so a pair with a share of 1 lies ten standard
+    m is the number of entries that state and action share. They are cut into blocks of equal size, such as hard and
+    soft skills. A similarity is the cosine of a state's and an action's block, after the mean action is subtracted from
+    both. It is divided by the standard deviation of such cosines between two random actions. The mean is subtracted
+    because embeddings of texts lie in a narrow cone: what all texts have in common says nothing about which of them fit
+    (Mu and Viswanath, "All-but-the-Top", ICLR 2018). The numbers `pairs` are standardised, and values far from the mean
+    are compressed. A share of skills, for example, is 0 for most pairs, so a pair with a share of 1 lies ten standard
     deviations from the mean. Without compression one bad answer to such a pair could reverse the sign of the learned
     weight.
 

@@ -148,19 +148,20 @@ class GaussianProcess(nn.Module):
     With `residual_pairs` the part `pairs` is linear in the residuals of the numbers: in what a regression on the
     similarities leaves of them, see :meth:`~dynaq_algo.features.BlockwiseFeatures.residuals`. `prior` says what a
     similarity is worth as long as nothing else is known. It does not say what a similarity is worth beside numbers that
-    tell the same more exactly. With residuals the similarities count less when numbers that go with them gain weight.
-    Without residuals the model counts twice what similarities and numbers share. A number that has a weight other than
-    0 in `prior` is not replaced by its residual, because `prior` then says what the number is worth beside the
-    similarities. Sources of the prior that are columns of `pairs` do not take part in the regression.
+    tell the same more exactly. With residuals a similarity counts less as soon as a number that correlates with it
+    gains weight. Without residuals the model counts twice what similarities and numbers share. A number that has a
+    weight other than 0 in `prior` is not replaced by its residual, because `prior` then says what the number is worth
+    beside the similarities. Sources of the prior that are columns of `pairs` do not take part in the regression.
 
     With `prior_sources` the prior mean is a sum of sources. Each source has a factor of its own, see
     :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards too. A wrong source can thus be dropped
-    while a right one is kept. The answers count more for the factors if the sources explain them well. The measure is
-    the part of the answers that sources and `pairs` leave unexplained: the smaller it is, compared with what scales and
-    noise expect, the more the answers count. `prior` and `spike_slab` are not used then. Two scales have other
-    defaults. `trust` is 0, because each source has its own doubt. `similarity` is 0.1, because no `prior` says how much
-    similarities count. If this scale were small, a source that is only partly right would get the credit for what the
-    similarities explain. A column of `pairs` that is a source is used in the prior mean only, not in the part `pairs`.
+    while a right one is kept. If sources and `pairs` explain the answers well, the answers count more for the factors.
+    The measure is the part of the answers that sources and `pairs` leave unexplained: the smaller it is, compared with
+    what scales and noise expect, the more the answers count. `prior` and `spike_slab` are not used then. Two scales
+    have other defaults. `trust` is 0, because each source has its own doubt. `similarity` is 0.1, because no `prior`
+    says how much similarities count. If this scale were small, a source that is only partly right would get the credit
+    for what the similarities explain. A column of `pairs` that is a source is used in the prior mean only, not in the
+    part `pairs`.
 
     There is no optimiser: one call of :meth:`observe` learns a transition.
 

@@ -165,10 +165,10 @@ def refuse_unknown_pairs(source: PlanningSource, replay: CandidateReplay) -> Non
     if not isinstance(source, CrossedPairs) or not replay.n_pairs:
         return
     if replay.pair_features is None or replay.candidates is not None:
-        lacking = "nothing does" if replay.candidates is None else "candidates are features, not ids"
+        lacking = "nothing computes them here" if replay.candidates is None else "candidates are features here"
         raise ValueError(
             '`planning_source="crossed"` imagines pairs that nobody was shown. Where observations have `pairs`, '
-            f"something must compute the numbers of such a pair, but {lacking}. It needs observations of ids, and an "
+            f"the numbers of such a pair are computed from its ids, but {lacking}. Use observations of ids, and an "
             "environment with a method `pair_features(applicant_ids, job_ids) -> (n, p)` or "
             '`DynaQ(pair_features=function)`. Otherwise use `planning_source="visited"` or "candidates".'
         )

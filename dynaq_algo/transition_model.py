@@ -154,7 +154,8 @@ class TransitionModel(nn.Module):
         prior: Prior mean of the weight that each similarity, and optionally each number of `pairs`, has in the reward.
             It counts as much as 30 transitions.
         gamma: Discount of the next state's value.
-        bonus: Factor of a bonus that is added to the value of seldom visited rows of `progress`, see
+        bonus: Factor of a bonus that is added to the value of seldom visited rows of `progress` (a row is one
+            combination of its numbers), see
             :class:`~dynaq_algo.context_values.ContextValues`.
         max_outcomes: How many different outcomes are told apart, the end among them; each further one counts as the
             nearest of these.

@@ -32,7 +32,7 @@ _SIDES = ("jobs", "applicants")
 
 
 def requirements_by_extra(requires: Iterable[str]) -> dict[str, list[str]]:
-    """Names of the distributions that each extra needs. They include those of other extras that the extra names.
+    """Names of the distributions that each extra needs, and of those that the extras which it includes need.
 
     Args:
         requires: Lines of ``Requires-Dist``, such as ``"torch<3,>=2.8; extra == 'algo'"``.
@@ -206,16 +206,17 @@ def command_line() -> LineParser:
         nargs="+",
         help="encoding of the files, such as cp1252; for one of two files: jobs=cp1252; default: UTF-8",
     )
-    looking.add_argument("--delimiter", help="the character that separates the cells of CSV; default: found")
+    looking.add_argument("--delimiter", help="the character that separates the cells of CSV; default: it is detected")
     looking.add_argument(
         "--date-format",
         nargs="+",
         metavar="FORMAT",
-        help='how dates are written, such as "%%d.%%m.%%Y" for 31.12.2026; several must not read a date differently; '
+        help='how dates are written, such as "%%d.%%m.%%Y" for 31.12.2026; no two of several formats may read a date '
+        "as different days; "
         "ISO8601, which is the default, may be one of them",
     )
     looking.add_argument(
-        "--decimal", metavar="SIGN", help='the decimal sign of numbers, "," or "."; default: found where possible'
+        "--decimal", metavar="SIGN", help='the decimal sign of numbers, "," or "."; default: detected if possible'
     )
     looking.add_argument("--null-values", nargs="+", metavar="WORD", help="words that mean an empty cell")
     looking.add_argument(
@@ -276,7 +277,8 @@ def _columns(typed: Sequence[str] | None) -> dict[str, Any] | None:
         name, _, column = entry.partition("=")
         if not name or not column:
             raise ValueError(
-                f"`--columns` must be FIELD=COLUMN, such as hard=Kenntnisse, got {entry!r:.80}; write the files first."
+                f"`--columns` must be FIELD=COLUMN, such as hard=Kenntnisse, got {entry!r:.80}. On the "
+                "command line the files come before this option."
             )
         side, _, field = name.rpartition(".")
         is_flat &= not side
@@ -301,7 +303,8 @@ def _levels(typed: Sequence[str] | None) -> dict[str, int] | None:
         if not word or level not in tuple("012345"):
             raise ValueError(
                 "`--seniority-values` must be WORD=LEVEL, such as Fachkraft=3, with a level from 1 (entry) to 5 "
-                f"(lead), or 0 for unknown, got {entry!r:.80}; write the files first."
+                f"(lead), or 0 for unknown, got {entry!r:.80}. On the "
+                "command line the files come before this option."
             )
     return {word: int(level) for word, _, level in pairs}
 

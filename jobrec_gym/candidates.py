@@ -116,7 +116,7 @@ class MixedCandidates:
 
 
 class AllCandidates:
-    """The whole catalogue in the order of its ids, whatever ``num_candidates``: action ``i`` is always the same job."""
+    """All jobs of the split by id, whatever ``num_candidates``: action ``i`` is always the same job."""
 
     has_own_size = True
 
@@ -128,7 +128,8 @@ class AllCandidates:
 class LoggedCandidates:
     """Candidate sets of a log. A set that the person was shown is drawn uniformly; its jobs keep the log's order.
 
-    A set that is larger than ``num_candidates`` is cut to the recommended job and the first of the other jobs. With
+    A set that is larger than ``num_candidates`` is cut: it keeps the recommended job and as many other jobs as fit,
+    from the first on. With
     ``n_drawn``, one job that was recommended to the person is shown among ``n_drawn`` jobs that are drawn at random. An
     applicant who is not in the log is shown jobs drawn at random, for which a
     :class:`~jobrec_gym.simulators.logged.LoggedSimulator` has no answer.
@@ -139,6 +140,7 @@ class LoggedCandidates:
             ``None`` shows the logged sets.
 
     Raises:
+        ValueError: If ``n_drawn`` is no whole number of at least 1.
         LogError: When bound, if the log has no rows. Without ``n_drawn`` also if the log does not say what was shown,
             or if a set is smaller than ``num_candidates`` or holds a job that may not be shown. With ``n_drawn`` also
             if a recommended job may not be shown, or if ``n_drawn`` is too large.

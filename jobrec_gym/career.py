@@ -94,7 +94,7 @@ class CareerProblem(RecommendationProblem):
         if levels not in get_args(Levels):
             raise ValueError(f"`levels` must be one of {get_args(Levels)}, got {levels!r}.")
         shown = tuple(self.dynamics.names[place] for place in self._observed)
-        # Names of the columns of the entry `progress`; empty where nobody moves.
+        # Names of the columns of the entry `progress`; empty where nobody moves and no steps are shown.
         self.progress_names = shown if self.horizon is None else (*shown, _STEPS_LEFT)
         made = RuleSimulator(seed=0, noise=_NOISE) if simulator is None else make_simulator(simulator)
         self.simulator = made.bind(self.market)

@@ -272,7 +272,7 @@ class BoundCareerDynamics:
 
 
 class StaticDynamics:
-    """Applicants who never change: episodes as in ``JobRec-v0``, with the simulator's answers as rewards.
+    """Applicants who never change, as in ``JobRec-v0``; the rewards are the simulator's answers.
 
     Example:
         >>> StaticDynamics().to_spec()
@@ -422,7 +422,7 @@ def _checked_pay(pay: Sequence[float]) -> tuple[float, ...]:
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) != _N_LEVELS or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"`pay` must be {_N_LEVELS} finite numbers, one a level, got {pay!r:.80}.")
+        raise ValueError(f"`pay` must be {_N_LEVELS} finite numbers, one for each level, got {pay!r:.80}.")
     return numbers
 
 

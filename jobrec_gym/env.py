@@ -68,9 +68,9 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     smaller and faster, for agents that look ids up in the table (n_jobs, d_a) at
     ``env.get_wrapper_attr("action_features")``.
 
-    ``pairs`` is there with ``pair_features``, one column for each name: numbers that a job board knows about applicant
-    and job together, and that the mean of embeddings does not show. For pairs that nobody was shown, ask
-    ``env.get_wrapper_attr("pair_features")(applicant_ids, job_ids)``.
+    ``pairs`` is there with ``pair_features`` or ``prior_sources``, one column for each name: numbers that a job board
+    knows about applicant and job together, and that the mean of embeddings does not show. For pairs that nobody was
+    shown, ask ``env.get_wrapper_attr("pair_features")(applicant_ids, job_ids)``.
 
     ## Rewards
 
@@ -312,7 +312,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Starts an episode with another applicant.
+        """Starts an episode. Its applicant is drawn, unless ``options`` chooses one.
 
         Args:
             seed: Seed of this episode and of all episodes that follow.
@@ -559,8 +559,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             scores = np.asarray(scorer(self._observation(self._shown)), dtype=np.float64).ravel()
             if scores.shape != (self._k,) or not np.isfinite(scores).all():
                 raise ValueError(
-                    f"`scorer` must return {self._k} finite numbers, one a candidate, got {scores.size} of which "
-                    f"{int(np.isfinite(scores).sum())} are finite."
+                    f"`scorer` must return {self._k} finite numbers, one for each candidate, got {scores.size} "
+                    f"of which {int(np.isfinite(scores).sum())} are finite."
                 )
         return Scene(
             self.market,

@@ -13,8 +13,8 @@ _DISTRIBUTION = "jobrec-gym"
 
 _WORKS = {
     "checkout": (
-        "From a checkout everything works: the packages `jobrec_gym` and `dynaq_algo`, the command `jobrec`, and, in "
-        "its folder, `python -m experiments` and `make`."
+        "From a checkout everything works: the packages `jobrec_gym` and `dynaq_algo`, and the command "
+        "`jobrec`. `python -m experiments` and `make` work in the folder of the checkout."
     ),
     "wheel": (
         "From a wheel the packages `jobrec_gym` and `dynaq_algo` and the command `jobrec` work; "

@@ -67,11 +67,12 @@ class ObservationForm:
         mask_in_observation: Whether there is an entry ``action_mask``, which then allows every shown job.
         ask_pairs: A function that gives the pair features, such as an environment's method ``pair_features``; ``None``
             computes them without noise.
-        market: The market whose rows ``ask_pairs`` and the agent's ids stand for; ``None`` if any market will do.
+        market: The market to which ids belong: those that ``ask_pairs`` takes, and those that the agent reads. ``None``
+            if ids of any market will do.
 
     Raises:
-        ValueError: For another ``observation``. When the form is called, for unknown fields or features, and for a
-            market on which rows stand for other people or jobs than on ``market``.
+        ValueError: If ``observation`` is neither ``"features"`` nor ``"ids"``. A call of the form raises it for unknown
+            fields or features, and for a market on which rows stand for other people or jobs than on ``market``.
     """
 
     observation: str = "features"

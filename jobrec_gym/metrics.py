@@ -179,7 +179,7 @@ def lorenz(counts: ArrayLike, points: int = 21) -> NDArray[np.float64]:
 
 
 def congestion(counts: ArrayLike) -> float:
-    """The share of all other recommendations that are of the same job, averaged over recommendations.
+    """How much recommendations concentrate: the share of the others that are of the same job, on average.
 
     This is the probability that two recommendations are of the same job (Simpson, 1949): 1 / n_jobs if all jobs are
     equally likely, 1 if always the same job is recommended. The number of recommendations does not change it.

@@ -66,7 +66,7 @@ class _Rows(NamedTuple):
 
 
 class CareerOracle:
-    """A policy that knows the planted truth and the dynamics, and the value of this policy.
+    """The exact value of a policy, and the policy itself. ``"best"`` and ``"myopic"`` know the truth and the dynamics.
 
     Args:
         env: A ``JobRecCareer-v0``, single or vector, whose simulator is a ``RuleSimulator``. It may be wrapped, but not
@@ -170,7 +170,7 @@ class CareerOracle:
 
         Args:
             observation: One observation of the environment or a batch of n. The applicant and jobs are found by their
-                vectors.
+                vectors or ids.
             state: (n,), how many steps the episodes have had; the ``state`` that the last call returned.
             episode_start: (n,), which episodes begin now.
             deterministic: Not used.

@@ -103,15 +103,16 @@ def recommend(
         applicant: A row (an integer), a key (a text), or a profile that ``market.applicant`` returned. Add new people
             with ``market.with_applicants``.
         n: How many jobs; the list is shorter if there are fewer.
-        exclude: Jobs to leave out, by row or by key, for example those that the person has seen. A mapping has such
-            jobs for each of several people, by the person's row, key or profile, and for all people under ``None``:
-            ``{"p1": ["j3"], None: ["j7"]}``. Every call reads the whole mapping, so for many people call
-            :func:`recommend_each` once.
-        observation: What the agent reads: ``"ids"`` or ``"features"``, or a mapping of the environment's arguments
-            ``observation``, ``job_fields``, ``pair_features``, ``pair_noise``, ``prior_sources`` and
-            ``mask_in_observation``. ``pair_noise`` is 0 if it is left out, and ``prior_sources`` must be given if the
-            agent was trained with them. Other arguments that are left out come from ``agent.reads``, which ``DynaQ``
-            and the bandits keep in their file. Without ``reads`` the environment's defaults hold.
+        exclude: Jobs to leave out, by row or by key, for example those that the person has seen. In a
+            mapping the keys are people (a row, a key or a profile), and the values are the jobs to leave out for that
+            person. The key ``None`` has the jobs to leave out for everybody: ``{"p1": ["j3"], None: ["j7"]}``. Every
+            call reads the whole mapping, so for many people call :func:`recommend_each` once.
+        observation: What the agent reads: ``"ids"`` or ``"features"``, an ``ObservationForm``, or a mapping of the
+            environment's arguments ``observation``, ``job_fields``, ``pair_features``, ``pair_noise``,
+            ``prior_sources`` and ``mask_in_observation``. ``pair_noise`` is 0 if it is left out, and ``prior_sources``
+            must be given if the agent was trained with them. Other arguments that are left out come from
+            ``agent.reads``, which ``DynaQ`` and the bandits keep in their file. Without ``reads`` the environment's
+            defaults hold.
         open_at: A moment, such as ``"2026-11-30"`` or ``"2026-11-30T17:00+01:00"``. Jobs that were not yet posted then,
             or had expired, are left out. A date without a time of day is the beginning of that day. A moment without a
             time zone is in UTC. A job whose dates are unknown is not left out. The dates are those of the columns
@@ -131,7 +132,7 @@ def recommend(
             market does not have; an agent with a prior source that subtracts each job's mean over the applicants
             (``"less_job_mean": True``), if it was trained with other applicants; or scores that are not one finite
             number for each candidate.
-        TypeError: For an object that cannot score.
+        TypeError: For an object that cannot score, or an ``exclude`` that is no sequence.
         ImportError: For more than 50,000 jobs without FAISS.
 
     Example:
@@ -287,7 +288,7 @@ class _Scorer:
             scores = scores[None]
         if scores.shape != (len(people), len(jobs)) or not np.isfinite(scores).all():
             raise ValueError(
-                f"`agent` must give {(len(people), len(jobs))} finite numbers, one a candidate, got shape "
+                f"`agent` must give {(len(people), len(jobs))} finite numbers, one for each candidate, got shape "
                 f"{scores.shape}, {int(np.isfinite(scores).sum())} of them finite."
             )
         return scores
@@ -305,8 +306,8 @@ def _form(agent: Any, market: LabourMarket, observation: Observed | None) -> Obs
     reads = getattr(agent, "reads", None) or {}
     if others := sorted(set(reads.get("entries", {})) - {"applicant"}):
         raise ValueError(
-            f"`agent` also reads {others} of an observation, which a catalogue does not have: pass a function of an "
-            "observation that adds them."
+            f"`agent` also reads {others} of an observation, which a catalogue does not have. Pass a function in place "
+            "of the agent: it takes an observation, adds these entries and asks the agent."
         )
     if isinstance(reads.get("pairs"), int) and "pair_features" not in given:
         raise ValueError(
@@ -432,7 +433,7 @@ def _cosines(market: LabourMarket, applicant_id: int, jobs: Ids) -> NDArray[np.f
     n_jobs, vectors = len(market.jobs), market.jobs.vectors
     if 2 * len(jobs) < n_jobs:
         return market.cosine_of(vector[None], jobs)
-    # All jobs: that takes a third of the time of a copy of most of them.
+    # Cosines of all jobs are computed: this takes a third of the time of copying the vectors of most jobs.
     every = np.concatenate(
         [
             row_products(vector, vectors[at : at + _CHUNK].astype(np.float32, copy=False))

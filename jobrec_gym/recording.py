@@ -52,7 +52,7 @@ def record_interactions(
     """
     base = env.unwrapped
     if not isinstance(base, JobRecEnv):
-        raise ValueError(f"`env` must be a JobRec-v0, wrapped or not, got {base}.")
+        raise ValueError(f"`env` must be a JobRec-v0 or JobRecCareer-v0, wrapped or not, got {base}.")
     for name, value, least in (("n", n, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
             raise ValueError(f"`{name}` must be at least {least} and a whole number, got {value!r:.40}.")

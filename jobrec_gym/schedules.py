@@ -25,7 +25,7 @@ class AnnealSchedule:
     At ``t >= steps`` the weight is exactly ``end``. With ``x = t / steps``, the kinds are:
 
     * ``"linear"``: ``start + (end - start) * x``; over N steps from 1 to 0 that is ``1 - t / N``;
-    * ``"exponential"``: ``start * (end / start) ** x``, where an ``end`` of 0 counts as 0.001 before step ``steps``;
+    * ``"exponential"``: ``start * (end / start) ** x``, in which a ``start`` or ``end`` of 0 counts as 0.001;
     * ``"cosine"``: half a cosine wave, ``end + (start - end) * (1 + cos(pi * x)) / 2``;
     * ``"step"``: ``n_stairs`` equal stairs, the first of them at ``start``;
     * ``"two_phase"``: ``start`` until ``switch_at``, then ``end``.

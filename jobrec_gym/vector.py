@@ -225,7 +225,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     @property
     def recommendations(self) -> Recommendations:
-        """The last step's recommendations, a row for each environment, for reward wrappers; none made after a reset."""
+        """The last step's recommendations, a row for each environment. After a reset ``made`` is False in each row."""
         self._check_ready()
         if self._recommendations is None:  # keys are hashed only when they are asked for
             applicant_ids, job_ids, episode_keys, steps, made, cosine = self._last

@@ -165,7 +165,7 @@ def _clear_leftovers(folder: Path) -> None:
             continue
         with contextlib.suppress(OSError), (scratch / _LOCK).open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if file.read() != folder.name:  # this scratch folder is that of a folder with a longer name
+            if file.read() != folder.name:  # the pattern also finds those of folders named `NAME-...`
                 continue
             if not folder.exists() and (scratch / _OLD).is_dir():
                 (scratch / _OLD).rename(folder)

@@ -85,7 +85,7 @@ class _Rewards(RecordConstructorArgs, abc.ABC):
         self._sums = {name: copy.copy(values) for name, values in state["sums"].items()}
 
     def _prepare(self) -> None:
-        """Called before a step: a simulator that computes ahead prepares for the episodes that have just begun."""
+        """Called before a step: a simulator that computes ahead prepares for episodes after their first step."""
         prepare = self._model.prepare
         begun = None if prepare is None else self._base.begun()
         if prepare is not None and begun is not None:
@@ -371,7 +371,7 @@ class CosineReward(_CosineRewards, _RewardWrapper):
     ``info["reward/cosine"]`` is this reward. The last ``info`` of an episode has its sum, ``episode_sum/cosine``.
 
     Args:
-        env: A ``JobRec-v0``, wrapped or not.
+        env: A ``JobRec-v0`` or ``JobRecCareer-v0``, wrapped or not.
         scale: ``"unit"``: ``(1 + c) / 2``; ``"raw"``: ``c``; ``"matched"``: ``c`` rescaled to a mean of 0.04 and a
             standard deviation of 0.28, those of feedback on random pairs of the default market.
 
@@ -398,7 +398,7 @@ class FeedbackReward(_FeedbackRewards, _RewardWrapper):
     ``reward/cosine``. The last ``info`` of an episode has the sums ``episode_sum/feedback`` and ``episode_sum/cosine``.
 
     Args:
-        env: A ``JobRec-v0``, wrapped or not.
+        env: A ``JobRec-v0`` or ``JobRecCareer-v0``, wrapped or not.
         simulator: The simulated applicants: a ``UserSimulator`` or its spec.
         terminate_on: Decisions that end the episode, e.g. ``("apply",)``. Ending on success lowers the return at gamma
             > 0: an agent then learns to delay success.
@@ -428,7 +428,7 @@ class LLMReward(_LLMRewards, FeedbackReward):
     """:class:`FeedbackReward` by a language model; refuses a ``RuleSimulator``, which is not a language model.
 
     Args:
-        env: A ``JobRec-v0``, wrapped or not.
+        env: A ``JobRec-v0`` or ``JobRecCareer-v0``, wrapped or not.
         simulator: The simulated applicants: a ``UserSimulator`` or its spec.
         terminate_on: Decisions that end the episode.
 
@@ -457,7 +457,7 @@ class HybridReward(_HybridRewards, _RewardWrapper):
     ``reward_components`` and ``reward_weights``, so that the reward can be recomputed under another weight.
 
     Args:
-        env: A ``JobRec-v0``, wrapped or not.
+        env: A ``JobRec-v0`` or ``JobRecCareer-v0``, wrapped or not.
         simulator: The simulated applicants: a ``UserSimulator`` or its spec. Give ``None`` around an environment that
             asks its applicants itself, as ``JobRecCareer-v0`` does: the feedback is then that environment's reward.
         schedule: An ``AnnealSchedule`` or its spec.
@@ -518,7 +518,7 @@ class EmbeddingAction(gym.ActionWrapper[Obs, NDArray[np.float32], int], RecordCo
     For algorithms with continuous actions (SAC, TD3). Masked candidates are never chosen.
 
     Args:
-        env: A ``JobRec-v0``, wrapped or not.
+        env: A ``JobRec-v0`` or ``JobRecCareer-v0``, wrapped or not.
 
     Example:
         >>> env = EmbeddingAction(gym.make("JobRec-v0"))
@@ -536,7 +536,7 @@ class EmbeddingAction(gym.ActionWrapper[Obs, NDArray[np.float32], int], RecordCo
         """Index of the candidate nearest to a job vector (768,).
 
         Raises:
-            ValueError: For another shape, or numbers that are not finite, as a network gives whose training failed.
+            ValueError: For another shape, or for numbers that are not finite, such as those of a network that diverged.
         """
         base: JobRecEnv = self.unwrapped  # type: ignore[assignment]
         wanted, shape = np.asarray(action), (self._jobs.shape[1],)
@@ -556,7 +556,7 @@ def _market(wrapper: _Rewards, env: Any) -> LabourMarket:
 
 def _single_market(env: gym.Env[Any, Any]) -> LabourMarket:
     if not isinstance(env.unwrapped, JobRecEnv):
-        raise ValueError(f"`env` must be a JobRec-v0, wrapped or not, got {env.unwrapped}.")
+        raise ValueError(f"`env` must be a JobRec-v0 or JobRecCareer-v0, wrapped or not, got {env.unwrapped}.")
     return env.unwrapped.market
 
 

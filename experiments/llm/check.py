@@ -105,8 +105,8 @@ def check_simulator(
     """All measures of a simulator.
 
     Args:
-        simulator: Any ``UserSimulator``. Consistency, injection and identity are measured only for an
-            :class:`LLMSimulator`, because recorded or planted answers do not change with the text.
+        simulator: Any ``UserSimulator``. Repeats, the order of options, injection and identity are measured only
+            for an :class:`LLMSimulator`, because recorded or planted answers do not change with the text.
         market: The market whose pairs are asked about.
         sizes: How many pairs each measure takes.
         seed: Seed of the pairs.

@@ -457,7 +457,8 @@ class Setup(Task):
         if lacking:
             target = reduce(lambda node, key: node[key], keys, self.config)["_target_"]
             raise RunError(
-                f"`evaluation.simulator` is {target}, which would have to be asked about every held-out pair, as it "
+                f"the simulator that scores the agent is {target}, which would have to be asked about every held-out "
+                f"pair, as it "
                 f"has no {' and no '.join(f'`{name}(applicant_ids, job_ids)`' for name in lacking)}: "
                 "take +simulator@evaluation.simulator=rules or +simulator@evaluation.simulator=recorded."
             )
@@ -528,8 +529,9 @@ def _check_environment(config: Config) -> None:
     if env_id != CAREER:
         if given := [name for name in _OF_CAREERS if name in evaluation]:
             raise RunError(
-                f"`evaluation.{given[0]}` is only for {CAREER}, but `env.id` is {env_id}: leave it out. With "
-                "setting=career leave env=... out, and change single parts, such as env.candidate_sampler=mixed."
+                f"`evaluation.{given[0]}` is only for {CAREER}, but `env.id` is {env_id}: leave it out. If you "
+                "gave setting=career, env=... has replaced its environment: leave env=... out, and change single "
+                "parts, such as env.candidate_sampler=mixed."
             )
         return
     require_whole("evaluation.n_applicants", evaluation.get("n_applicants"), 1, MOST, optional=True)

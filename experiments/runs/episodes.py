@@ -27,7 +27,7 @@ class Episode(NamedTuple):
         rewards: T rewards.
         terminations: T flags.
         truncations: T flags.
-        infos: T + 1 values of each entry; the value of step t is at ``t + 1``. ``propensity`` is the probability with
+        infos: T + 1 values of each entry; what step t produced is at ``t + 1``. ``propensity`` is the probability with
             which the action was chosen, NaN at 0. ``transition_valid`` is False if the reward has no meaning. The
             other entries are ``applicant_id``, ``job_id`` (-1 at 0), ``candidate_ids`` (k,) and ``action_mask`` (k,).
     """

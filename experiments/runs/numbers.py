@@ -55,7 +55,7 @@ _COMMON = (
 """Entries that mean the same in all commands that have them, with the smallest and the largest number."""
 
 _NEVER_NULL = ("seed", "n_seeds", "threads", "n_jobs", "reps", "n_resamples", "n_folds", "k", "repeats", "port")
-"""Common entries that are numbers in every command. In other common entries null has a meaning of its own."""
+"""Common entries that must not be null. In other common entries null has a meaning of its own."""
 
 _COMMON_SWITCHES = ("trust", "resume", "vectors")
 """Common entries that are true or false."""

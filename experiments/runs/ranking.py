@@ -178,9 +178,9 @@ def rank_people(
         How many people are in the file.
 
     Raises:
-        RunError: If the ending is unknown, the split is empty, ``out`` is a file that is read or a folder, or another
-            process writes the same file. Also if the agent reads numbers that are means over the people of the
-            market (``less_job_mean: true``) and ``applicants`` gives others.
+        RunError: If the ending is unknown, the split is empty, ``out`` is a folder or one of the files that are read,
+            or another process writes the same file. Also if ``applicants`` is a file of other people, and the agent
+            reads numbers less each job's mean over the people of the market (``less_job_mean: true``).
         ValueError: If the file of people or of pairs is wrong, and as in :func:`jobrec_gym.recommend`.
     """
     out = Path(out)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["NOVELTY", "draw_by_novelty", "reward_calibration"]
 
 NOVELTY = ("tried pair", "both met, not together", "met applicant, new job", "new applicant, met job", "both new")
-"""Kinds of pairs. An applicant was *met* if they came while learning, a job if it was recommended while learning."""
+"""Kinds of pairs. An applicant or a job was *met* if it took part in a recommendation that the agent learned from."""
 
 METRICS = ("r2", "coverage", "spread")
 _Z = 1.6448536269514722  # half width of the central 90 % interval, in standard deviations of a normal distribution

@@ -38,7 +38,7 @@ Obs = Mapping[str, NDArray[Any]]
 
 POLICIES = ("random", "cosine")
 _TERM_OF_FEATURE = {"hard_coverage": "hard_skills", "soft_coverage": "soft_skills"}
-"""Pair features, and the part of the planted utility that each of them is, where their names differ."""
+"""The part of the planted utility that a pair feature equals, for features that have another name than the part."""
 
 _TRAINING = 5_000_000
 """First seed of the training pairs of supervised learners. Held-out pairs have other seeds."""

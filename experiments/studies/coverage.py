@@ -74,9 +74,9 @@ class PlantedLogs:
 
     Each person of the population has five candidate sets of ten jobs each, drawn from 200 jobs. A log draws people with
     replacement and has all their decisions. With good overlap, the log's policy is half uniform and half a softmax of
-    the cosine, and the policy to be valued is a softmax of shared skills and seniority. With poor overlap, the log's
-    policy is epsilon-greedy by the cosine, and the policy to be valued by shared skills and seniority, both with
-    epsilon .1.
+    the cosine, and the policy to be valued is a softmax of shared skills and seniority. With poor overlap, both
+    policies are epsilon-greedy with epsilon .1: the log's by the cosine, the policy to be valued by shared skills and
+    seniority.
 
     Args:
         n_people: Size of the population.

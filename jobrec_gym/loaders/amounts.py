@@ -93,11 +93,11 @@ _ONE_GROUP = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
 _SHORT = 1000
 """A lower end below this may be short for thousands."""
 _WIDE = 100
-"""The upper end of a range is less than so many times the lower end, unless that is short for thousands."""
+"""If the upper end of a range is this many times the lower end or more, that one may be short for thousands."""
 
 
 class RangeInDoubt(ValueError):
-    """The ends of a range may be meant otherwise than they are written, such as 45,000 in ``45-52.000``."""
+    """An end of a range may mean something else than is written: in ``45-52.000`` the 45 may mean 45,000."""
 
 
 class Amount(NamedTuple):
@@ -177,7 +177,7 @@ def _check_ends(low: float, high: float, *, is_bare: bool) -> None:
     if is_bare and low < _SHORT:
         raise RangeInDoubt(
             f"may be a range, a date or short for thousands: {spelling}, or say what they are in, such as `12-15 €/h`. "
-            "A value that is no pay must be one number"
+            "If this is not pay, write one number, not a range"
         )
     if 0 < low < _SHORT <= high and high >= _WIDE * low:
         raise RangeInDoubt(f"is a range whose lower end may be short for thousands: {spelling}")
@@ -240,7 +240,8 @@ def signs_of(text: str) -> NumberSigns:
     for number, dash, _ in ends:
         used = [sign for sign in number if sign in ".,"]
         if dash and (used or dash[0] == ","):
-            # The number has no decimals, so its signs separate thousands. In Switzerland "5000.-" may have any sign.
+            # The number has no decimals, so its signs separate thousands. In Switzerland ".-" goes with either sign, so
+            # "5000.-" shows none.
             decimal.add(_OTHER[used[0]] if used else ",")
         elif len(set(used)) == 2:
             decimal.add(used[-1])

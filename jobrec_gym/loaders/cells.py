@@ -106,9 +106,9 @@ class CellRules:
             words have precedence over :data:`SENIORITY_WORDS`.
         decimal: ``"."`` or ``","``, the decimal sign of numbers in texts; the other sign and spaces then separate
             thousands. With ``None`` the numbers of each column show it: if all of them are plain numbers, a point is
-            the decimal sign, and a warning comes if it may separate thousands. If some are not, such as ``45.000 €``, a
-            number that may mean 45 or 45,000 is refused unless other numbers of its column show that its sign separates
-            thousands.
+            the decimal sign, and a warning comes if it may separate thousands. If some are not plain, such as
+            ``45.000 €``, a number that may mean 45 or 45,000 is refused; it is accepted if other numbers of the column
+            show that its sign separates thousands.
         date_format: How dates are written, see :data:`~jobrec_gym.market.dates.DateFormat`; ``None`` is ISO 8601.
         is_taken_over: Whether the rules were not given for this table, but are those of another table. If True, and
             the ``skill_separator`` is not ``;``, a warning comes if hardly any cell has it and another one is likely.
@@ -433,8 +433,7 @@ class CellReader:
     def date(self, cell: Any, where: str, column: str, *, through: bool = False) -> float | None:
         """As :meth:`seconds`, but for anything else a :class:`MarketError` that names the format of the column.
 
-        The format is looked for in the whole column, so a cell that may be wrong many times is read by
-        :meth:`seconds`.
+        Each error searches the whole column for a format. Where many cells may be wrong, use :meth:`seconds`.
         """
         try:
             return self.seconds(cell, through=through)
@@ -476,7 +475,7 @@ class CellReader:
             raise MarketError(f"{where}, column {column!r}: {text!r:.80} {error}.") from None
         raise MarketError(
             f"{where}, column {column!r}: {text!r:.80} may be thousands or a number with decimals, and the other "
-            f"numbers of the column {'show both decimal signs' if len(signs) > 1 else 'do not show it'}: "
+            f"numbers of the column {'show both decimal signs' if len(signs) > 1 else 'do not show which'}: "
             f"{way_to_decimal(min(own.in_doubt))}."
         )
 

@@ -54,7 +54,7 @@ EVENT_WORDS = ("impression", *DECISIONS)
 """What an event may be. A log's own words are mapped to these by ``decisions=``; ``dismiss`` is read as ``ignore``."""
 
 WITHOUT_PROPENSITIES = (
-    " So the log gets no propensities: with which probability a job was chosen among fewer jobs is not known. To keep "
+    " So the log gets no propensities: nobody knows the probability of the choice among fewer jobs. To keep "
     "them, leave such sets out, `on_unknown_shown='bad', on_bad='skip'`."
 )
 """The end of the warning that candidate sets lack unknown jobs, for a log that has propensities."""

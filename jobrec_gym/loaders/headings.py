@@ -1,4 +1,4 @@
-"""Headings of columns in other languages, and of logs: which field they may mean. They are proposed, never obeyed."""
+"""Headings of columns in other languages, and of logs, that a message proposes for a field; nothing reads them."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ MARKET_HEADINGS: Mapping[str, tuple[str, ...]] = {
     "remote": ("homeoffice", "home_office", "mobiles_arbeiten", "fernarbeit", "teletravail", "teletrabajo"),
     "languages": ("sprachen", "sprachkenntnisse", "langues", "idiomas"),
 }
-"""Headings of files of jobs and people in German, French and Spanish, by field, in the form of
-:func:`proposed_columns`. Fields of the context are among them by the names that :func:`~jobrec_gym.loaders.look.look`
+"""Headings of files of jobs and people in German, French and Spanish, by field, as :func:`plain_heading`
+returns them. Fields of the context are among them by the names that :func:`~jobrec_gym.loaders.look.look`
 gives them."""
 
 LOG_HEADINGS: Mapping[str, tuple[str, ...]] = {

@@ -133,8 +133,8 @@ def load_interactions(
             recommendations of its set are left out. With ``"skip"`` the set is the known jobs alone, and a warning
             counts such sets. A row whose own job is unknown, or that shows a job by something that is no key or no row
             number, is wrong in both cases. If a set has lost jobs, the log gets no propensities: they are probabilities
-            of a choice among all jobs that were shown, and say nothing about a choice among fewer. An estimate by
-            ``"dm"`` is then of a choice among the known jobs.
+            of a choice among all jobs that were shown, and say nothing about a choice among fewer. The method
+            ``"dm"`` of :mod:`jobrec_gym.off_policy` needs none; it then estimates a choice among the known jobs.
 
     Raises:
         LogError: For a missing column, for a column that is nearly a field (``Propensity``) but not mapped, and for

@@ -64,8 +64,8 @@ _WAYS_OUT = {
     "time without a zone among times with one": " Say the zone of all times, 2026-06-01T08:00Z, or of none.",
     "time with a zone among times without one": " Say the zone of all times, 2026-06-01T08:00Z, or of none.",
     _NO_PROPENSITY: " A propensity is a share, such as 0.25.",
-    "bot that is neither yes nor no": " A row of a bot says yes, true, 1, x or ja, and any other row no, false, 0, "
-    "nein or nothing: write these words in place of yours.",
+    "bot that is neither yes nor no": " A row of a bot says yes, true, 1, x or ja, and any other row says no, "
+    "false, 0 or nein, or is empty: write these words in place of yours.",
     "unknown job": " The market must have all jobs of the log, also expired ones.",
     "unknown job among those shown": " The market must have all jobs that were shown, also expired ones; learning "
     "needs no `shown`. `on_unknown_shown='skip'` takes the known ones alone as the candidate set.",
@@ -303,7 +303,7 @@ def _row_number(cell: Any) -> int | None:
 def word_number(cell: Any, words: Mapping[str, int]) -> int | None:
     """The number of a cell's word; ``None`` for an unknown word.
 
-    Words that mean nothing elsewhere are looked up too: a user may map ``""`` or ``"none"``.
+    Words that elsewhere stand for an empty cell are looked up too: a user may map ``""`` or ``"none"``.
     """
     word = _word(cell)
     if word not in words and word.endswith(".0"):
@@ -411,7 +411,7 @@ def yes_in(cell: Any, kind: str, empty: bool | None = None) -> bool:
 
 
 def jobs_in(cell: Any, separator: str, known: Any) -> list[Any]:
-    """The jobs in a cell. A word that means nothing elsewhere (``none``) may be the key of a job."""
+    """The jobs in a cell. A word that elsewhere stands for an empty cell (``none``) may be the key of a job."""
     if is_nothing(cell) and not (isinstance(cell, str) and isinstance(known, Mapping) and cell.strip() in known):
         raise BadCell("nothing shown", cell)
     if isinstance(cell, str):

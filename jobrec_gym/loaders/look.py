@@ -432,7 +432,8 @@ def _told_columns(table: Table, told: Mapping[str, Any], of_both: bool) -> dict[
         for column in listed:
             if not has_column(table.header, normal_form(column)):
                 way_out = (
-                    f" A column of one of the two files is said with its side: `--columns jobs.{name}=... "
+                    f" If only one of the two files has the column, put the side before the field: "
+                    f"`--columns jobs.{name}=... "
                     f"applicants.{name}=...`, in Python `columns={{'jobs': {{{name!r}: ...}}}}`."
                 )
                 raise MarketError(f"{no_such_column(table.file, column, table.header)}{way_out if of_both else ''}")
@@ -469,8 +470,8 @@ def _find_skills(side: _Side, table: Table, told: Mapping[str, Any]) -> None:
                 f"{table.file}: no column looks like skills or like a description. It has "
                 f"{', '.join(map(repr, table.header))}. Say which column it is: `load_market('{side.source}', "
                 "columns={'hard': ...})`, with `text_columns=['hard']` if it is free text; "
-                f"`jobrec look {side.path} --columns hard=...` looks again. Keep your other files and options; for one "
-                "of two files say `jobs.hard=...` or `applicants.hard=...`."
+                f"`jobrec look {side.path} --columns hard=...` looks again. Give your other files and options "
+                "again; for one of two files say `jobs.hard=...` or `applicants.hard=...`."
                 f"{''.join(f' Of {side.path}, {note}.' for note in _foreign_headings(side))}"
             )
         side.columns["hard"] = column

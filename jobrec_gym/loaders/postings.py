@@ -70,7 +70,7 @@ def read_postings(path: str | os.PathLike[str], reading: Reading | None = None) 
       contains them.
     * For the context: ``place``, ``region``, ``country``, ``remote``, ``salary`` (per year: the middle of the range,
       with 2,080 hours in a year; a salary without a unit counts as one per year; empty if the unit is an unknown word,
-      or if the salary is no plain number, such as ``15,50``), ``currency``, ``company``, ``employment_type``,
+      or if the salary is not a plain number: ``15,50`` is not one), ``currency``, ``company``, ``employment_type``,
       ``industry``, ``posted``, ``valid_through`` and ``url``.
     * The dates of a job are ``posted`` (the day of ``datePosted``) and ``expires`` (``validThrough``, with its time of
       day if it has one).

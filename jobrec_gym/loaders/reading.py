@@ -223,7 +223,7 @@ def kind_of(source: str | os.PathLike[str], otherwise: str | None = None) -> tup
         hint = f"; `jobrec look {file}` tells what it is" if is_looked_at else ""
         raise MarketError(
             f"{file} must end in {', '.join(_ENDINGS)} (or one of them and {', '.join(_PACKED_ENDINGS)}, except for "
-            f".parquet), or be named with what it is, e.g. 'csv:{file}'{hint}."
+            f".parquet), or have its kind before its path, e.g. 'csv:{file}'{hint}."
         )
     return kind, file
 
@@ -779,7 +779,7 @@ def _deeper_rows(value: Any) -> str:
         if isinstance(entry, dict) and (place := _deeper_rows(entry)):
             return f"in {name!r:.80}, {place}"
     if len(value) > 1 and all(isinstance(entry, dict) for entry in value.values()):
-        return f"the {len(value)} objects by name"
+        return f"its {len(value)} entries, which are objects"
     return ""
 
 

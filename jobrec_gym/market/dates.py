@@ -200,7 +200,7 @@ def _in_format(text: str, written: str) -> tuple[datetime.datetime, bool]:
 
 
 def reason_against(date: Any, formats: Sequence[str]) -> str:
-    """Why given formats do not read a date, and the way out, if there is more to say than that none of them fits.
+    """Why given formats do not read a date, and the way out; empty if the only reason is that none of them fits.
 
     Args:
         date: A cell that :func:`moment_of` refuses.
@@ -241,7 +241,8 @@ def way_to_format(cells: Iterable[Any]) -> str:
         cells: The cells of the column, as in :func:`usual_formats`.
 
     Returns:
-        A sentence with a blank before it. It names the usual formats that fit: one, or more if the dates are ambiguous.
+        A sentence with a blank before it. It names the usual formats that fit, more than one if the dates are
+        ambiguous, or says that no single one fits.
 
     Example:
         >>> way_to_format(["31.12.2026", "01.02.2027"])
@@ -270,7 +271,8 @@ def usual_formats(cells: Iterable[Any]) -> list[str | list[str]]:
 
     Returns:
         Values of ``date_format``: one, or more if the dates are ambiguous, or none. A value is a list if some dates
-        have a time of day and some have none, or if some are in ISO 8601. With points the day comes first.
+        have a time of day and some have none, or if some are in ISO 8601. If points separate the numbers, the day is
+        read first.
     """
     texts = {cell.strip() for cell in cells if isinstance(cell, str) and any(map(str.isdigit, cell))}
     days: dict[str, tuple[str, str, str]] = {}  # the first and the last number of each distinct day, and their sign

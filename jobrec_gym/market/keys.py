@@ -144,7 +144,7 @@ def _without_numbers(key: str) -> tuple[str, list[str]]:
 
 
 def padded_key(keys: NDArray[np.str_], number: str) -> str | None:
-    """The first key that is an unknown number with more or fewer zeros before it: a spreadsheet drops such zeros.
+    """The first key that differs from an unknown number only by the zeros before it: a spreadsheet drops such zeros.
 
     ``None`` if there is no such key, or if ``number`` is not written in digits alone.
     """

@@ -231,7 +231,7 @@ class LabourMarket:
 
         Example:
             >>> market = load_market("default")
-            >>> market.applicant(5).key, market.applicant("a6").id  # doctest: +SKIP
+            >>> market.applicant(5).key, market.applicant("A0000006").id  # doctest: +SKIP
         """
         return self._profile(self.applicants, self.applicant_id(applicant))
 
@@ -504,8 +504,9 @@ class LabourMarket:
     def load(cls, path: str | os.PathLike[str], verify: bool | None = None) -> LabourMarket:
         """Opens a saved market; its tables are memory-mapped, and a million jobs open in a moment.
 
-        Types, offsets and ranges are checked each time. Each array is also compared with its digest if the cache does
-        not remember that the files were whole. The cache knows files by their sizes, times and inodes.
+        Types, offsets and ranges are checked each time. Each array is also compared with its digest, unless the user's
+        cache folder records that the same files were found whole before. The record knows files by their sizes, times
+        and inodes.
 
         Args:
             path: The folder.

@@ -73,8 +73,8 @@ class Elicitation:
         prompt: Version of a template of this package, or the path of your own template; ``None`` for the mode's
             default.
         decisions: The four decisions, in the order in which the prompt lists them.
-        calibration: The thresholds that turn probabilities into decisions; mode ``"probability"`` only. With ``"auto"``
-            100 pairs, which a fixed seed draws from the market, are put to the model at the first use. The thresholds
+        calibration: The thresholds that turn probabilities into decisions; mode ``"probability"`` only. ``"auto"``: at
+            the first use the model is asked about 100 pairs, which a fixed seed draws from the market. The thresholds
             are the :data:`~jobrec_gym.simulators.llm.QUANTILES` of their probabilities. Other values: the path of a
             :class:`~jobrec_gym.simulators.llm.Calibration`, or three rising numbers.
 
@@ -126,7 +126,7 @@ class Sampling:
 
     Raises:
         ValueError: For a value that is not a number, a length that is below 1 or given twice, or an extra entry that
-            would evade a cap or write a key into a file.
+            would evade a cap, or would write an API key into a file.
     """
 
     temperature: float | None = 0.0
@@ -169,9 +169,10 @@ class Budget:
         prices: Dollars per token in and out, from which the cost for ``max_usd`` is computed; ``None`` takes litellm's
             list.
         name: Name of the ledger, which counts what was spent. Runs with the same name and cache share one.
-        on_reached: ``"raise"`` raises :class:`~jobrec_gym.simulators.llm.FeedbackError`. ``"cosine"`` pays the cosine
-            on the scale ``"matched"``, with status ``cosine:budget``. ``"stop"`` raises
-            :class:`~jobrec_gym.simulators.budget.BudgetReached`, which ends a run of ``experiments`` without an error.
+        on_reached: ``"raise"`` raises :class:`~jobrec_gym.simulators.llm.FeedbackError`. ``"cosine"`` pays the
+            cosine, rescaled to the mean and spread of feedback (``"matched"``), with status ``cosine:budget``.
+            ``"stop"`` raises :class:`~jobrec_gym.simulators.budget.BudgetReached`, which ends a run of ``experiments``
+            without an error.
 
     Raises:
         ValueError: For a negative cap or price, or an unknown ``on_reached``.
@@ -237,7 +238,8 @@ class Retries:
         wait: Seconds before the first further try, doubled each time. If the server asks for a longer wait, the longer
             one is used.
         on_failure: How a recommendation without an answer is handled. ``"raise"`` raises
-            :class:`~jobrec_gym.simulators.llm.FeedbackError`; ``"cosine"`` pays the cosine on the scale ``"matched"``;
+            :class:`~jobrec_gym.simulators.llm.FeedbackError`; ``"cosine"`` pays the cosine, rescaled to the mean and
+            spread of feedback (``"matched"``);
             ``"skip"`` pays 0.0 and marks the transition invalid.
 
     Raises:

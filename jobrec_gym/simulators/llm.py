@@ -362,8 +362,8 @@ class LLMSimulator:
         Raises:
             ValueError: In mode ``"decision"``, for fewer than 2 pairs, or if ``quantiles`` are not three shares above
                 0, each above the one before. The model is then not asked.
-            FeedbackError: If a question got no answer, for instance because of a time-out. A later calibration may get
-                this answer, and would then give other thresholds. Also if fewer than half of the pairs have a usable
+            FeedbackError: If a question got no answer, for instance because of a time-out. A later calibration might
+                get this answer, and its thresholds would differ. Also if fewer than half of the pairs have a usable
                 answer; a refusal, for instance, is an answer that is not usable. Also if the model gives too many pairs
                 the same probability.
             BudgetReached: If a cap is reached before the end.
@@ -572,9 +572,9 @@ class LLMSimulator:
         return self  # threads may share it, and a copy by its state would lack the key
 
     def __repr__(self) -> str:
-        # A persona or rewards other than the default are shown: this text tells one source of a prior from another.
-        # The template is shown by its name, without its folder: the folder may have changed by the time that an agent
-        # is loaded.
+        # A persona or rewards other than the default are shown: agents tell the simulators of `prior_sources` apart by
+        # this text. The template is shown by its name, without its folder: the folder may have changed by the time that
+        # an agent is loaded.
         shown: dict[str, Any] = {"mode": self.mode, "prompt": Path(self.elicitation.prompt or "").name}
         if self._arguments["persona"] != "neutral":
             shown["persona"] = self._arguments["persona"]

@@ -139,11 +139,11 @@ def redis_place(where: str) -> str:
         >>> redis_place("redis://cache.example")
         'redis://cache.example:6379/0'
     """
-    rule = "must be redis://HOST:6379/0 or rediss://HOST:6379/0, or a file"
+    rule = "must be a file, or redis://HOST:6379/0 or rediss://HOST:6379/0"
     parts = urlsplit(where)
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise ValueError(
-            f"`cache` {rule}, without user, password and options, since the address is written down: set the "
+            f"`cache` {rule}. The address must have no user, password or options, since it is written down: set the "
             "environment variables JOBREC_REDIS_PASSWORD and, if need be, JOBREC_REDIS_USERNAME."
         )
     try:

@@ -150,7 +150,7 @@ class RuleSimulator:
         return cls(**{key: value for key, value in spec.items() if key != "type"})
 
     def __repr__(self) -> str:
-        # All that is not the default is shown: this text tells one source of a prior from another.
+        # All that is not the default is shown: agents tell the simulators of `prior_sources` apart by this text.
         shown: dict[str, Any] = {"seed": self.seed, "noise": self.noise}
         for name, usual in (("weights", DEFAULT_WEIGHTS), ("rewards", DEFAULT_REWARDS)):
             if changed := {part: value for part, value in getattr(self, name).items() if value != usual.get(part)}:

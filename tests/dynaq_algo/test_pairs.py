@@ -229,9 +229,9 @@ class Silent(ToyEnv):
 
 def test_crossed_planning_is_refused_where_nobody_knows_the_pairs():
     way_out = r"or `DynaQ\(pair_features=function\)`.*Otherwise use `planning_source=\"visited\"`"
-    with pytest.raises(ValueError, match=f"but nothing does.*{way_out}"):
+    with pytest.raises(ValueError, match=f"but nothing computes them here.*{way_out}"):
         agent(Silent(pairs=True, ids=True), planning_source="crossed")
-    with pytest.raises(ValueError, match=f"features, not ids.*{way_out}"):
+    with pytest.raises(ValueError, match=f"candidates are features here.*{way_out}"):
         agent(make_toy(pairs=True), planning_source="crossed")
     for allowed in ({"planning_source": "visited"}, {"planning_steps": 0}, {"pair_features": Asked()}):
         agent(Silent(pairs=True, ids=True), **{"planning_source": "crossed", **allowed})
