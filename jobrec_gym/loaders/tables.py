@@ -384,8 +384,7 @@ def check_same_units(file: str, units: Mapping[str, Unit], other_file: str, othe
                 raise MarketError(
                     f"the context field {name!r} has a number that may be thousands or have decimals, "
                     f"{doubtful.in_doubt}, and is compared with numbers in {where}, some of which have more than "
-                    f"digits: "
-                    f"{way_to_decimal('.')}. If no sign fits both, write the numbers of both in one way."
+                    f"digits: {way_to_decimal('.')}. If no sign fits both, write the numbers of both in one way."
                 )
 
 

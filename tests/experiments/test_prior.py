@@ -391,6 +391,6 @@ def test_the_page_says_what_two_seeds_do(page_and_numbers):
         assert all(float(trusts[noise][places[1]]) == pytest.approx(0.4, abs=0.05) for noise in ("0.25", "0.5"))
         found, base = (np.delete(late(name), places, axis=1) for name in (f"{prior_}, alignment -0.5", without))
         more.append(100 * (found.mean() / base.mean() - 1))
-    assert "two seeds of thirty, 501 and 504, make it fail." in page
+    assert "because of two seeds of thirty, 501 and 504." in page
     said = f"is {more[0]:.1f} % higher than without the model, and {more[1]:.0f} % higher beside the cosine"
     assert f"Without these two seeds the regret at -0.5 {said}" in page

@@ -87,7 +87,7 @@ def test_the_protocol_is_met_by_what_is_shipped():
     ("kwargs", "message"),
     [
         ({"start": "junior"}, r"`start` must be one of \('entry', 'own'\), got 'junior'"),
-        ({"pay": (1, 2, 3)}, r"`pay` must be 5 finite numbers, one a level, got \(1, 2, 3\)"),
+        ({"pay": (1, 2, 3)}, r"`pay` must be 5 finite numbers, one for each level, got \(1, 2, 3\)"),
         ({"pay": (1, 2, 3, 4, float("inf"))}, "`pay` must be 5 finite numbers"),
         ({"pay": "abcde"}, "`pay` must be 5 finite numbers"),
         ({"pay": "12345"}, "`pay` must be 5 finite numbers"),

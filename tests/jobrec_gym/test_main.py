@@ -133,7 +133,7 @@ def test_the_command_recommends_from_files_without_any_extra(two_files, capsys):
         ("look defalt", "defalt does not exist (looked in "),
         ("look defalt", "Did you mean 'default'?"),
         ("look cvs:nowhere.csv", "Did you mean 'csv:nowhere.csv'?"),
-        ("look LICENSE", "or be named with what it is, e.g. 'csv:LICENSE'."),
+        ("look LICENSE", "or have its kind before its path, e.g. 'csv:LICENSE'."),
         ("recommend 99999", "`applicant` must be a row in [0, 1000), got 99999"),
         ("recommend --market nowhere.csv", "nowhere.csv does not exist"),
         ("recommend --market=", "`--market` must not be empty"),

@@ -391,7 +391,7 @@ def test_more_jobs_than_are_asked_about_at_once_are_scored_in_parts(market, monk
     "scores", [np.zeros(3), np.full(60, np.nan), np.where(np.arange(60) == 7, np.inf, 0.0), np.zeros((60, 1)), None]
 )
 def test_scores_that_cannot_rank_are_refused(market, scores):
-    with pytest.raises(ValueError, match="`agent` must give .1, 60. finite numbers, one a candidate, got shape"):
+    with pytest.raises(ValueError, match="`agent` must give .1, 60. finite numbers, one for each candidate, got shape"):
         recommend(lambda seen: scores, market, WHO)
 
 

@@ -128,7 +128,7 @@ def test_values_that_cannot_rank_are_refused():
     env.reset(seed=0)
     env.unwrapped.rank_by(lambda obs: np.zeros(3))
 
-    with pytest.raises(ValueError, match="`scorer` must return 12 finite numbers, one a candidate, got 3"):
+    with pytest.raises(ValueError, match="`scorer` must return 12 finite numbers, one for each candidate, got 3"):
         env.render()
 
 

@@ -542,7 +542,9 @@ def test_what_is_typed_wrong_ends_in_one_line(stellen, typed, message):
 
 
 def test_a_column_that_only_one_of_two_files_has_is_said_with_its_side(stellen, people):
-    with pytest.raises(SystemExit, match=r"Keep your other files and options; for one of two files say `jobs.hard=..."):
+    with pytest.raises(
+        SystemExit, match=r"Give your other files and options again; for one of two files say `jobs.hard=..."
+    ):
         main(["look", str(stellen), str(people), "--encoding", "jobs=cp1252"])
     files = ["look", str(stellen), str(people), "--encoding", "jobs=cp1252", "--columns"]
     with pytest.raises(SystemExit, match=r"people.csv has no column 'Nr'.*`--columns jobs.key=... applicants.key=...`"):

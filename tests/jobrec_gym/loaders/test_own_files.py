@@ -366,7 +366,7 @@ def test_the_end_of_a_range_is_the_one_that_fits_more(pay, kind, offered, wished
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        (["50", "45.000 €"], r"row 2, column 'pay': '45.000 €' may be .* do not show it: say `decimal=','` if '\.'"),
+        (["50", "45.000 €"], r"row 2, column 'pay': '45.000 €' may be .* do not show which: say `decimal=','` if '\.'"),
         (["45,000"], r"row 1, column 'pay': '45,000' may be thousands or a number with decimals"),
         (["45.000", "48k"], r"row 1, column 'pay': '45.000' may be thousands"),
         (["45.000 €", "48.5k"], r"row 1, column 'pay': '45.000 €' may be thousands"),
@@ -374,7 +374,7 @@ def test_the_end_of_a_range_is_the_one_that_fits_more(pay, kind, offered, wished
         *(
             (
                 [*some, "45.000 €"],
-                rf"row {len(some) + 1}, column 'pay': '45.000 €' may be .*do not show it: say `decimal",
+                rf"row {len(some) + 1}, column 'pay': '45.000 €' may be .*do not show which: say `decimal",
             )
             for some in (["38500.50"], ["12.50"], ["45000.00"], ["4.5 T€"], ["4,5 TEUR"], ["4,5 kEUR"], ["5000.-"])
         ),
@@ -426,9 +426,7 @@ def test_both_sides_have_one_decimal_sign(load, tmp_path, offers):
             rows[0], "jobs.json", people=rows[1], people_name="people.json", context={"pay": "number"}, **options
         )
 
-    doubt = (
-        r"the context field 'pay' has a number .*{}, row 2 \('45.000'\), .* in .*{} that .*: say `decimal=','` if '\.'"
-    )
+    doubt = r"field 'pay' has a number .*{}, row 2 \('45.000'\), .* in .*{}, some of .*: say `decimal=','` if '\.'"
     with pytest.raises(MarketError, match=doubt.format(r"people\.json", r"jobs\.json")):
         read(offers, ["50", "45.000", "46.000"])
     with pytest.raises(MarketError, match=doubt.format(r"jobs\.json", r"people\.json")):

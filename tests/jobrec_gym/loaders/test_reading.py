@@ -395,9 +395,9 @@ def test_one_object_may_hold_both_sides(tmp_path):
     [
         ({"data": {"jobs": ROWS}}, "in 'data', in 'jobs'"),
         ({"count": 2, "next": None, "results": ROWS}, "in 'results'"),
-        ({"j1": ROWS[0], "j2": ROWS[1]}, "the 2 objects by name"),
-        ({"data": {"j1": ROWS[0], "j2": ROWS[1]}}, "in 'data', the 2 objects by name"),
-        ({"0": ROWS[0], "1": ROWS[1]}, "the 2 objects by name"),
+        ({"j1": ROWS[0], "j2": ROWS[1]}, "its 2 entries, which are objects"),
+        ({"data": {"j1": ROWS[0], "j2": ROWS[1]}}, "in 'data', its 2 entries, which are objects"),
+        ({"0": ROWS[0], "1": ROWS[1]}, "its 2 entries, which are objects"),
     ],
 )
 def test_an_object_that_is_no_row_says_where_its_rows_seem_to_be(rows_of, content, place):
@@ -521,7 +521,7 @@ def test_a_file_that_says_not_what_it_is_is_asked_for_or_is_like_another(tmp_pat
         kind_of("a.dat")
     (tmp_path / "a.dat").touch()
     with pytest.raises(
-        MarketError, match=r"a\.dat must end in \.csv, .*or be named with what it is, e\.g\. 'csv:a\.dat'"
+        MarketError, match=r"a\.dat must end in \.csv, .*or have its kind before its path, e\.g\. 'csv:a\.dat'"
     ):
         kind_of("a.dat")
     assert kind_of("a.dat", "jsonl")[0] == "jsonl"
