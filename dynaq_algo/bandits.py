@@ -57,6 +57,8 @@ Similarities = Literal["cosine", "blocks"]
 
 FORMAT = "dynaq-bandit/1"
 _ARGUMENTS, _LEARNED = "arguments.json", "learned.npz"
+_TOGETHER = 256
+"""This many answers are brought into a linear bandit's posterior together."""
 
 
 class Bandit:
@@ -418,10 +420,10 @@ class _VectorBandit(Bandit):
 class LinearBandit(_VectorBandit):
     """Bayesian linear regression of the reward on `[1, a, s * a, similarities, pairs]`, with UCB or Thompson sampling.
 
-    The posterior of the weights is exact: a Gaussian that is kept by rank-one updates. UCB follows LinUCB (Li et al.,
-    "A contextual-bandit approach to personalized news article recommendation", WWW 2010). Thompson sampling follows
-    Agrawal and Goyal, ICML 2013. With `alpha=0` the bandit is greedy, which is best on many public data sets (Bietti et
-    al., "A Contextual Bandit Bake-off", JMLR 2021).
+    The posterior of the weights is exact: a Gaussian, updated once for each batch of answers. UCB follows LinUCB (Li et
+    al., "A contextual-bandit approach to personalized news article recommendation", WWW 2010). Thompson sampling
+    follows Agrawal and Goyal, ICML 2013. With `alpha=0` the bandit is greedy, which is best on many public data sets
+    (Bietti et al., "A Contextual Bandit Bake-off", JMLR 2021).
 
     An update costs O(d^2) for d features, however many rewards there were; d is about 1,540 for vectors of 768 numbers.
 
@@ -601,19 +603,32 @@ class LinearBandit(_VectorBandit):
         state, chosen, pairs, rewards = self._answers(observation, action, reward)
         self._refresh()
         features = self._features(state, chosen.unsqueeze(1), None if pairs is None else pairs.unsqueeze(1))[:, 0]
-        for row, value in enumerate(rewards.tolist()):
-            self._update(features[row], value)
-            if not self.features.settled:  # copies are kept, because an observation belongs to the caller
-                numbers = None if pairs is None else pairs[row].clone()
-                self._rewards.append((state[row].clone(), chosen[row].clone(), numbers, value))
+        for some in th.arange(len(rewards)).split(_TOGETHER):
+            self._update(features[some], rewards[some])
         if self.features.settled:
             self._rewards.clear()
+            return
+        for row, value in enumerate(rewards.tolist()):  # copies are kept, because an observation belongs to the caller
+            numbers = None if pairs is None else pairs[row].clone()
+            self._rewards.append((state[row].clone(), chosen[row].clone(), numbers, value))
 
-    def _update(self, features: th.Tensor, reward: float) -> None:
-        direction = self._covariance @ features
-        left = self.noise**2 + features @ direction
-        self._mean += direction * ((reward - features @ self._mean) / left)
-        self._covariance.addr_(direction, direction / left, alpha=-1.0)
+    def _update(self, features: th.Tensor, rewards: th.Tensor) -> None:
+        """Bring n answers into the posterior together: features (n, d), rewards (n,)."""
+        if len(features) == 1:
+            direction = self._covariance @ features[0]
+            left = self.noise**2 + features[0] @ direction
+            self._mean += direction * ((rewards[0] - features[0] @ self._mean) / left)
+            self._covariance.addr_(direction, direction / left, alpha=-1.0)
+            return
+        directions = features @ self._covariance
+        expected_products = directions @ features.T
+        expected_products.diagonal().add_(self.noise**2)
+        # With the Cholesky factor the answers become independent of each other, each with a variance of 1.
+        factor = th.linalg.cholesky(expected_products)
+        directions = th.linalg.solve_triangular(factor, directions, upper=False)
+        surprises = th.linalg.solve_triangular(factor, (rewards - features @ self._mean).unsqueeze(1), upper=False)
+        self._mean += directions.T @ surprises[:, 0]
+        self._covariance.addmm_(directions.T, directions, alpha=-1.0)
 
     def _features(self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None) -> th.Tensor:
         """States (n, d_s), candidates (n, k, d_a), pairs (n, k, p) -> (n, k, d) float64."""
@@ -635,7 +650,8 @@ class LinearBandit(_VectorBandit):
         self._forget()
         for state, action, pairs, reward in self._rewards:
             numbers = None if pairs is None else pairs.view(1, 1, -1)
-            self._update(self._features(state.unsqueeze(0), action.view(1, 1, -1), numbers)[0, 0], reward)
+            features = self._features(state.unsqueeze(0), action.view(1, 1, -1), numbers)[0]
+            self._update(features, th.tensor([reward], dtype=th.float64))
 
     def _forget(self) -> None:
         self._mean = self._prior_mean.clone()

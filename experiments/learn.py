@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.arguments import as_typed
@@ -28,15 +29,18 @@ from experiments.runs.folders import (
 )
 from experiments.runs.logs import log_on
 from experiments.runs.numbers import require_known
-from experiments.runs.progress import tracked
+from experiments.runs.progress import Progress, tracked
 
 if TYPE_CHECKING:
     from experiments.runs.build import Setup
-    from jobrec_gym import Interactions
+    from jobrec_gym import Interactions, ObservationForm
 
 __all__ = ["learn_from_log"]
 
 _MOST_SHOWN = 20
+_ANSWERS_TOGETHER = 256
+_CANDIDATES_TOGETHER = 16_384
+"""A linear bandit learns from batches of at most so many answers, with at most so many candidates."""
 
 
 @command(config_path="../conf", config_name="learn")
@@ -114,9 +118,7 @@ def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
                     f"{setup.algorithm.name} has a gamma of {agent.gamma}, and a log does not say what followed an "
                     "answer: take an agent with gamma 0, such as agent=dynaq_plus."
                 )
-            answers = _with_sets(log).answers(ObservationForm.of(setup.env))
-            for answer in tracked(answers, "learning", "answer", total=int(log.answered.sum())):
-                agent.observe(*answer)
+            _learn(agent, _with_sets(log), ObservationForm.of(setup.env))
             # The folder is cleared only here, so that a run that cannot be made destroys nothing. The new log is put
             # in place after that, so that no run has the log of another run.
             clear_run(folder)
@@ -156,6 +158,23 @@ def _setup(options: Mapping[str, Any], n_jobs: int, log: Path) -> Setup:
     simulator = {"_target_": LOGGED, "interactions": str(log)}
     reward = {**config["reward"], "simulator": simulator}
     return build({**config, "market": market, "simulator": simulator, "reward": reward})
+
+
+def _learn(agent: Any, log: Interactions, form: ObservationForm) -> None:
+    """Tells an agent a log's answers, one by one in their order; a linear bandit learns the same from batches."""
+    from dynaq_algo import LinearBandit
+
+    if not isinstance(agent, LinearBandit):
+        for answer in tracked(log.answers(form), "learning", "answer", total=int(log.answered.sum())):
+            agent.observe(*answer)
+        return
+    answered = log.take(log.answered)
+    chosen, rewards = answered.chosen, answered.reward.astype(np.float32)
+    size = max(1, min(_ANSWERS_TOGETHER, _CANDIDATES_TOGETHER // int(answered.sizes.max())))
+    with Progress(len(answered), "learning", "answer") as progress:
+        for rows, observation in answered.observations(form, size):
+            agent.observe(observation, chosen[rows], rewards[rows])
+            progress.update(len(rows))
 
 
 def _with_sets(log: Interactions) -> Interactions:

@@ -259,6 +259,22 @@ def test_a_mask_counts_although_there_was_none_in_training(name):
         assert (bandit.predict(obs, deterministic=deterministic)[0] != best).all()
 
 
+@pytest.mark.parametrize("name", ["linear", "linear_blocks"])
+def test_a_linear_bandit_learns_the_same_from_batches_and_one_by_one(name, monkeypatch):
+    monkeypatch.setattr("dynaq_algo.bandits._TOGETHER", 32)
+    obs, earned = shown(n=70)
+    actions, rewards = np.arange(70) % N_CANDIDATES, earned[np.arange(70), np.arange(70) % N_CANDIDATES]
+    together, alone = (make(name, make_toy(ids=True)) for _ in range(2))
+    together.observe(obs, actions, rewards)
+    for row in range(70):
+        alone.observe({key: values[row] for key, values in obs.items()}, actions[row], rewards[row])
+
+    learned, expected = together.get_learned(), alone.get_learned()
+    assert np.abs(expected["mean"]).max() > 0.05
+    for entry in ("mean", "covariance"):
+        np.testing.assert_allclose(learned[entry], expected[entry], rtol=0, atol=1e-12)
+
+
 @each
 def test_predict_answers_one_observation_and_a_batch(name):
     bandit = make(name, make_toy(ids=True)).learn(20)
