@@ -62,12 +62,15 @@ def command_line() -> argparse.ArgumentParser:
         "convert",
         help="rewrite an agent of an earlier version as JSON and tensors",
         description="Rewrite an agent of an earlier version as JSON and tensors. The old file holds pickled Python, "
-        "and this command runs it. Convert only a file of your own, or convert it where nothing else is at stake.",
+        "and this command runs it. Convert only a file of your own, or work in a throw-away environment.",
     )
     convert.add_argument("old", help="the zip")
-    convert.add_argument("new", help="where to")
+    convert.add_argument("new", help="where the new zip is written")
     convert.add_argument(
-        "--exclude", nargs="*", default=[], help="arguments to leave out (code); `load` takes them as custom_objects"
+        "--exclude",
+        nargs="*",
+        default=[],
+        help="arguments to leave out, which are code; `load` takes them as custom_objects",
     )
     return parser
 

@@ -271,7 +271,7 @@ class CandidateAlgorithm(DQN):
         refuse_other_observations(self.reads, what_is_read(env))
         if env.action_space != self.action_space:
             raise ValueError(
-                f"`env` must have the action space {self.action_space}, as many candidates as are in replay, got "
+                f"`env` must have the action space {self.action_space}, for which replay was made, got "
                 f"{env.action_space}. `DynaQ.load(path, env=env)` takes any number: save the agent, and load it there."
             )
         if env.num_envs != self.n_envs:
@@ -508,7 +508,7 @@ class CandidateAlgorithm(DQN):
             next_obs: The observation after the answer; may be left out where gamma is 0.
             terminated: Whether the answer ended the episode, () or (n,).
             info: The info of each answer, as an environment gives it, or the `infos` of a Gymnasium VectorEnv; an
-                answer with `transition_valid` False is left out.
+                answer with `transition_valid` False is not stored.
 
         Raises:
             ValueError: If numbers of rows differ, an action is not the index of a candidate, an id is not in the table
@@ -549,7 +549,9 @@ class CandidateAlgorithm(DQN):
         A world model that is a Gaussian process learns nothing from the data set.
 
         Targets are same-action, whatever `bootstrap` is, with s' = s: `r + gamma * Q_target(s, a)`, or r where
-        terminated. The target network is copied every `target_update_interval` updates and at the end.
+        terminated. With `planning="decision_time"` the Q-network learns only the value of the next state: its target is
+        `Q_target(s, a)`, or 0 where terminated. The target network is copied every `target_update_interval` updates and
+        at the end.
 
         Args:
             dataset: `state` (n, d_s), `action` (n, d_a), or (n,) ids if observations hold ids, `reward` (n,), and
@@ -640,7 +642,7 @@ class CandidateAlgorithm(DQN):
     ) -> None:
         """Save the agent without its replay, like SB3, but as JSON and tensors.
 
-        Of a table of actions only the path and the checksum are saved.
+        Of a table of actions only the path, the checksum and the number of rows are saved.
 
         Args:
             path: The zip.

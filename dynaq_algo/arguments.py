@@ -205,7 +205,7 @@ def check_collecting(given: Mapping[str, Any]) -> None:
     frequency = given.get("train_freq", 1)
     if isinstance(frequency, tuple | list):
         if len(frequency) != 2 or frequency[1] not in ("step", "episode"):
-            raise ValueError(f'`train_freq` must be a number, or such as (4, "step"), got {frequency!r:.80}.')
+            raise ValueError(f'`train_freq` must be a number, or a tuple such as (4, "step"), got {frequency!r:.80}.')
         frequency = frequency[0]
     require_whole("train_freq", frequency, 1)
 
@@ -232,8 +232,8 @@ def check_learning(given: Mapping[str, Any]) -> None:
         raise ValueError(f"`exploration_bonus` must be {MOST_BONUS:,} or less, got {exploration_bonus!r:.80}.")
     if not 0 <= gamma <= 1 or (given["bootstrap"] == "same_action" and gamma == 1):
         raise ValueError(
-            f'`gamma` must be in [0, 1], and below 1 for `bootstrap="same_action"` (its value is r / (1 - gamma)), '
-            f'got {gamma}. Lower it, or use `bootstrap="max"`.'
+            f'`gamma` must be in [0, 1], and below 1 for `bootstrap="same_action"` (an action is then worth r / '
+            f'(1 - gamma)), got {gamma}. Lower it, or use `bootstrap="max"`.'
         )
     max_grad_norm = given["max_grad_norm"]
     if isinstance(max_grad_norm, bool) or not (isinstance(max_grad_norm, numbers.Real) and max_grad_norm > 0):
@@ -268,7 +268,7 @@ def check_learning(given: Mapping[str, Any]) -> None:
 def _check_learning_transitions(given: Mapping[str, Any]) -> None:
     """Refuse arguments of other world models, which a model of transitions would not read, and a `gamma` of 1.
 
-    The table of values of that model has no last step, so with a `gamma` of 1 the values would grow without end.
+    A model of transitions plans without a last step, so with a `gamma` of 1 the values would grow without end.
     """
     if given["gamma"] == 1:
         raise ValueError(

@@ -58,7 +58,7 @@ Similarities = Literal["cosine", "blocks"]
 FORMAT = "dynaq-bandit/1"
 _ARGUMENTS, _LEARNED = "arguments.json", "learned.npz"
 _TOGETHER = 256
-"""This many answers are brought into a linear bandit's posterior together."""
+"""At most this many answers are brought into a linear bandit's posterior together."""
 
 
 class Bandit:
@@ -420,12 +420,12 @@ class _VectorBandit(Bandit):
 class LinearBandit(_VectorBandit):
     """Bayesian linear regression of the reward on `[1, a, s * a, similarities, pairs]`, with UCB or Thompson sampling.
 
-    The posterior of the weights is exact: a Gaussian, updated once for each batch of answers. UCB follows LinUCB (Li et
-    al., "A contextual-bandit approach to personalized news article recommendation", WWW 2010). Thompson sampling
-    follows Agrawal and Goyal, ICML 2013. With `alpha=0` the bandit is greedy, which is best on many public data sets
-    (Bietti et al., "A Contextual Bandit Bake-off", JMLR 2021).
+    The posterior of the weights is exact: a Gaussian, updated by up to 256 answers of a batch at once. UCB follows
+    LinUCB (Li et al., "A contextual-bandit approach to personalized news article recommendation", WWW 2010). Thompson
+    sampling follows Agrawal and Goyal, ICML 2013. With `alpha=0` the bandit is greedy, which is best on many public
+    data sets (Bietti et al., "A Contextual Bandit Bake-off", JMLR 2021).
 
-    An update costs O(d^2) for d features, however many rewards there were; d is about 1,540 for vectors of 768 numbers.
+    An answer costs O(d^2) for d features, however many came before it; d is about 1,540 for vectors of 768 numbers.
 
     Args:
         env: See :class:`Bandit`.

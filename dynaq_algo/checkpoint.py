@@ -1,6 +1,7 @@
 """Checkpoint folders: model, replay, random states and environments.
 
-A run that continues from a checkpoint is the same to the bit as one that was not stopped.
+On CPU a run that continues from a checkpoint is the same to the bit as one that was not stopped, if the environments
+give and take their state (`get_state`, `set_state`).
 """
 
 from __future__ import annotations
@@ -295,7 +296,7 @@ def _restore_interrupted(folder: Path) -> None:
 
 def _pack(value: Any, arrays: dict[str, np.ndarray], path: str) -> Any:
     """A nested value as JSON; its arrays are put into `arrays`."""
-    wanted = "`get_state()` must hold numbers, strings, lists, dicts and arrays of them"
+    wanted = "`get_state()` must hold numbers, strings, lists, dicts, and arrays of numbers or strings"
     if isinstance(value, dict):
         if others := [key for key in value if not isinstance(key, str)]:
             raise ValueError(

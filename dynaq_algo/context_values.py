@@ -27,7 +27,7 @@ class ImaginedSets(NamedTuple):
     Attributes:
         state: (b, s, r), the states' principal components.
         similarities: (b, s, k, n_blocks).
-        actions: (b, s, k), numbers of the candidates, see :meth:`OutcomeInputs.actions_of
+        actions: (b, s, k), indices of the candidates, see :meth:`OutcomeInputs.actions_of
             <dynaq_algo.outcome_inputs.OutcomeInputs.actions_of>`.
         allowed: (b, s, k) bool.
         pairs: (b, s, k, p); None if observations have none.
@@ -62,7 +62,7 @@ class Predictions(NamedTuple):
         return found
 
     def resized(self, shape: tuple[int, int, int, int], keeps: bool) -> Predictions:
-        """Predictions of another shape (b, s, k, n_outcomes). With `keeps` present ones are copied; the rest is 0."""
+        """Predictions of another shape (b, s, k, n_outcomes): the present ones if `keeps` is True, and 0 elsewhere."""
         larger = Predictions(np.zeros(shape[:3], np.float32), np.zeros(shape, np.float32))
         if keeps:
             rows, known = self.chances.shape[0], self.chances.shape[3]
@@ -176,7 +176,7 @@ class ContextValues:
             steps: n transitions, see :class:`~dynaq_algo.transition_model.Steps`.
             state: (n, r), the states' principal components.
             similarities: (n, k, n_blocks).
-            actions: (n, k), numbers of the candidates.
+            actions: (n, k), indices of the candidates, as in :class:`ImaginedSets`.
         """
         kept = {"state": state, "similarities": similarities, "actions": actions, "allowed": steps.allowed}
         kept |= {"candidate_id": steps.candidate_id, "applicant_id": np.asarray(steps.applicant_id, np.int64)}
@@ -272,7 +272,7 @@ class ContextValues:
         places = np.flatnonzero(self._imagined[:n])
         if not len(places):
             return 0.0
-        # Nearly always sets are imagined at all rows. A slice then saves a copy.
+        # Nearly always every row has imagined sets. A slice then saves a copy.
         known = slice(0, n) if len(places) == n else places
         values = np.append(self._value[:n], 0.0)
         following = values[self._next[known]].astype(np.float32)  # (c, n_outcomes)

@@ -57,14 +57,17 @@ class DynaQ(CandidateAlgorithm):
     updates.
 
     All randomness (exploration, replay, planning, initial weights) comes from generators owned by the object. The
-    global states of Python, numpy and torch are neither seeded nor used. `predict(..., deterministic=False)` explores.
+    global states of Python, numpy and torch do not change: torch's is seeded from such a generator only while initial
+    weights are drawn, and then put back. `predict(..., deterministic=False)` explores.
 
     The log has SB3's own entries and these: `train/loss` (TD loss of the direct updates), `train/planning_loss`,
     `train/model_loss`, `train/model_r2` (R2 over the last 1,000 transitions, each predicted before the model was
     trained on it), `train/q_mean` (mean Q of the batch), `train/n_updates` (direct updates), `train/planning_updates`,
     `rollout/exploration_rate`, and `reward/<name>` (the mean of one entry of `info["reward_components"]` over the last
-    1,000 transitions). `world_model="transitions"` adds `world_model/<name>`: errors over the last 1,000 transitions,
-    each predicted before the model learned from it, see :class:`~dynaq_algo.forecasts.TransitionForecasts`.
+    1,000 transitions). `world_model="transitions"` adds `train/planning_change` (mean absolute change of a value in a
+    sweep, see :meth:`TransitionModel.plan <dynaq_algo.transition_model.TransitionModel.plan>`) and
+    `world_model/<name>`: errors over the last 1,000 transitions, each predicted before the model learned from it, see
+    :class:`~dynaq_algo.forecasts.TransitionForecasts`.
 
     Args:
         policy: `"CandidatePolicy"` or a subclass of it.
@@ -76,7 +79,8 @@ class DynaQ(CandidateAlgorithm):
         planning_horizon: How many steps ahead a planning step looks; only for `world_model="transitions"`.
         bootstrap: `"same_action"`, `"max"` or `"double"`. A world model of transitions always takes the best candidate,
             as `"max"` does, so the default, `"same_action"`, has no effect with it. With `"double"` a copy of that
-            model judges the candidate that it takes; a new copy is made every `target_update_interval` transitions.
+            model judges the candidate that the model takes. A new copy is made every `target_update_interval`
+            transitions.
         planning_source: `"visited"`, `"candidates"`, `"crossed"` or an object, see :mod:`dynaq_algo.planning`. With
             `world_model="transitions"` it is `"visited"` or `"candidates"`. Where observations have no `pairs`, both
             imagine any candidate set that was shown. Where observations have `pairs`, `"visited"` imagines, at a value
@@ -112,7 +116,7 @@ class DynaQ(CandidateAlgorithm):
         gradient_steps: Direct updates in each training; -1 for one update per transition since the last training. None
             is 1 for one environment, and -1 for several.
         target_update_interval: Transitions between copies of the Q-network to its target; with
-            `world_model="transitions"` and `bootstrap="double"`, between copies of the model that judge.
+            `world_model="transitions"` and `bootstrap="double"`, between new copies of that model, see `bootstrap`.
         exploration_fraction: Share of training over which epsilon falls.
         max_grad_norm: Gradient clipping; none by default.
         weight_pull: A share, 0 to 1. After each update every weight of the Q-network, and of the world model if it is a

@@ -208,7 +208,7 @@ class BlockwiseFeatures(InteractionFeatures):
     from the distinct actions, up to 1,024, among the first 20,000 candidates seen (:meth:`see`). Mean and deviation of
     `pairs` come from the first 20,000 pairs seen. If an environment gives a sample of decisions, the sample takes the
     place of what is seen (:meth:`fit_sample`). What comes from actions or pairs that were seen is computed again each
-    time twice as many were seen. Before the first time, the mean action is 0, and the `pairs` of a decision are
+    time their number has doubled. Before the first time, the mean action is 0, and the `pairs` of a decision are
     standardised among themselves.
 
     Args:
@@ -490,7 +490,7 @@ class SeenActions:
         return is_due
 
     def fit(self, rows: np.ndarray) -> None:
-        """Keep the distinct rows of a sample (n, dim); nothing is kept after it."""
+        """Keep the distinct rows of a sample (n, dim); no rows are added after it."""
         self.add(rows)
         self._count = self.LOOKED_AT
 
@@ -575,9 +575,9 @@ class PairResiduals:
     """What similarities do not predict of the numbers of pairs, by a linear regression over up to 20,000 pairs.
 
     Similarities and numbers both have a standard deviation of about 1. A residual is divided by its standard deviation,
-    or by 0.2 if that is larger: else a number that the similarities predict almost exactly would be replaced by what
-    little is left, blown up. The fewer pairs there are, the more the slopes are drawn to 0 (ridge regression). With
-    20,000 pairs the regression is one of least squares.
+    or by 0.2 if that is larger. Otherwise, if the similarities predict a number almost exactly, its tiny residual would
+    be enlarged to a standard deviation of 1. The fewer pairs there are, the more the slopes are drawn to 0 (ridge
+    regression). With 20,000 pairs the regression is one of least squares.
 
     Args:
         n_similarities: b, how many similarities predict.

@@ -60,7 +60,7 @@ _MOST_FITTED = 400
 """Scales are fitted to this many of the latest pairs. A fit costs the third power of their number."""
 
 _SCALE_DOUBT = 10
-"""Weight, in answers, of the belief that the scales are right, when the trust in sources is computed."""
+"""When the trust in sources is computed, the belief that the scales are right counts as much as this many pairs."""
 
 _GOLDEN = (5**0.5 - 1) / 2
 """The multiples of this number, modulo 1, fill the interval from 0 to 1 evenly, however many are taken."""
@@ -789,7 +789,7 @@ class GaussianProcess(nn.Module):
             self._put(slot, slot)
 
     def _put(self, slot: int, n_others: int) -> None:
-        """Compute the parts of the pair at `slot`, once its vectors are compared with those of the first `n_others`.
+        """Compute the parts of the pair at `slot`, after its vectors are compared with those of the first `n_others`.
 
         Pairs are computed one at a time, so that results are always the same to the bit.
         """

@@ -131,7 +131,7 @@ class OutcomeInputs:
         """Read n decisions as the model needs them. Similarities and actions are computed if they are not given.
 
         Returns:
-            Codes (n, k, c), numbers (n, k, u), actions (n, k), and the state's components (n, 1, r).
+            Codes (n, k, c), numbers (n, k, u), indices (n, k) of the actions, and the state's components (n, 1, r).
         """
         k = candidates.shape[1]
         shown = None if pairs is None else pairs.cpu().numpy()
@@ -186,7 +186,7 @@ class OutcomeInputs:
         return th.as_tensor(np.moveaxis(numbers, 0, -1))
 
     def actions_of(self, candidates: th.Tensor) -> np.ndarray:
-        """Numbers (...) of actions (..., d_a); 0 for one that was never seen."""
+        """Indices (...) of actions (..., d_a), from 1 on; 0 for one that was never seen."""
         _, shared = self.features.shared(candidates[..., :0], candidates)
         rows = np.ascontiguousarray(shared.reshape(-1, shared.shape[-1]).cpu().numpy())
         found = np.fromiter((self._actions.get(row.tobytes(), 0) for row in rows), np.int64, len(rows))

@@ -94,7 +94,7 @@ class CrossedPairs:
         self.coming = coming
 
     def sample(self, replay: CandidateReplay, n: int, rng: np.random.Generator) -> Transitions:
-        """Draw n pairs; both kinds are spread evenly over the rows.
+        """Draw n pairs; both kinds are mixed at random.
 
         Raises:
             ValueError: If the replay holds terminated transitions, or pairs cannot be asked for.

@@ -160,8 +160,8 @@ def source_weights(
         if name not in known:
             raise ValueError(
                 f"`prior_sources` must name entries of {known}, got {name!r:.80}{suggestion(name, known)} "
-                '"blocks" is there always; others are columns of the observation\'s `pairs`, which the environment '
-                'names: JobRec-v0 has those that are given to it, gym.make("JobRec-v0", prior_sources={name: ...}).'
+                '"blocks" is always there. The others are columns of the observation\'s `pairs` that have a name. '
+                'JobRec-v0 adds the columns that it is given, gym.make("JobRec-v0", prior_sources={name: ...}).'
             )
         if name == BLOCKS:
             weights[:n_blocks, place] = weight

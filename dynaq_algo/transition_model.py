@@ -140,8 +140,8 @@ class TransitionModel(nn.Module):
       stands for interest. Effect and bilinear form are each trusted only as far as they improved the predictions of
       new transitions.
 
-    All weights have normal priors. They are learned by Adam from batches of all transitions. The rewards' regressions
-    are exact.
+    The weights, except the constants, have normal priors. Weights and constants are learned by Adam from batches of all
+    transitions. The rewards' regressions are exact.
 
     The value of the next state is a table over the values of `progress`, see
     :class:`~dynaq_algo.context_values.ContextValues`.

@@ -442,7 +442,9 @@ def what_is_read(env: VecEnv) -> dict[str, Any]:
 
 
 def refuse_other_observations(reads: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
-    """Refuse an environment that does not show what an agent reads. Both are given as by :func:`what_is_read`.
+    """Refuse an environment that does not show what an agent reads.
+
+    `reads` and `shown` have the form that :func:`what_is_read` returns.
 
     Raises:
         ValueError: If an entry differs, or the entries of the observation have another order.

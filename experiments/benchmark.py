@@ -47,7 +47,7 @@ def main(cfg: DictConfig) -> None:
     """Measures, prints the table, and writes ``benchmark.json``, ``.md`` and, for growth, ``scaling.png``."""
     options: Any = OmegaConf.to_container(cfg, resolve=True)
     _check(options)
-    # Not at the top: `--help`, and what is wrong with an argument, is answered without torch.
+    # Not at the top: `--help` and wrong arguments are answered without torch.
     import torch
 
     folder = Path(cfg.folder)

@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> None:
         plan = plan_of(options)
         for name, why in left_out(options).items():
             print(f"{name} is left out: {why}", file=sys.stderr)
-        # Not at the top: `--help`, and what is wrong with the plan, is answered without torch.
+        # Not at the top: `--help` and a wrong plan are answered without torch.
         from experiments.studies.careers import (
             careers_table,
             figure_of,

@@ -40,7 +40,7 @@ __all__ = ["learn_from_log"]
 _MOST_SHOWN = 20
 _ANSWERS_TOGETHER = 256
 _CANDIDATES_TOGETHER = 16_384
-"""A linear bandit learns from batches of at most so many answers, with at most so many candidates."""
+"""The largest numbers of answers, and of candidates of all these answers, in one batch of a linear bandit."""
 
 
 @command(config_path="../conf", config_name="learn")

@@ -32,7 +32,7 @@ _SIDES = ("jobs", "applicants")
 
 
 def requirements_by_extra(requires: Iterable[str]) -> dict[str, list[str]]:
-    """Names of the distributions that each extra needs, and of those that the extras which it includes need.
+    """For each extra, names of the distributions that it needs; those of the extras that it includes are among them.
 
     Args:
         requires: Lines of ``Requires-Dist``, such as ``"torch<3,>=2.8; extra == 'algo'"``.
@@ -118,7 +118,8 @@ def ranking(source: str, applicant: str | None, n: int, **options: str) -> str:
 
     Args:
         source: A source that :func:`~jobrec_gym.load_market` opens.
-        applicant: The key of an applicant, or a row if no key is this number; ``None`` for the first applicant.
+        applicant: The key of an applicant, or the number of a row. A number that is also a key counts as the key.
+            ``None`` is the first applicant.
         n: How many jobs, at least 1.
         **options: Keywords of the source, ``applicants`` and ``encoder``.
 
@@ -147,7 +148,7 @@ def ranking(source: str, applicant: str | None, n: int, **options: str) -> str:
 
 
 def _which(market: LabourMarket, applicant: str | None) -> int | str:
-    """The applicant that was typed: a key, or a row if no key is this number."""
+    """The applicant that was typed: a key, or the number of a row. A number that is also a key counts as the key."""
     if applicant is None:
         return 0
     is_row = applicant.isdecimal() and applicant not in market.applicants.keys.tolist()
@@ -211,9 +212,8 @@ def command_line() -> LineParser:
         "--date-format",
         nargs="+",
         metavar="FORMAT",
-        help='how dates are written, such as "%%d.%%m.%%Y" for 31.12.2026; no two of several formats may read a date '
-        "as different days; "
-        "ISO8601, which is the default, may be one of them",
+        help='how dates are written, such as "%%d.%%m.%%Y" for 31.12.2026; of several formats, no two may read the '
+        "same date as different days; ISO8601, which is the default, may be one of them",
     )
     looking.add_argument(
         "--decimal", metavar="SIGN", help='the decimal sign of numbers, "," or "."; default: detected if possible'

@@ -114,7 +114,7 @@ def read_options(
 def _refuse_unknown(given: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for name in given:
         if name not in known:
-            raise ValueError(f"`options` of `reset` must be of {known}, got {name!r}.{did_you_mean(name, known)}")
+            raise ValueError(f"`options` of `reset` must be among {known}, got {name!r}.{did_you_mean(name, known)}")
 
 
 def _ids(option: str, value: Any, n_rows: int, shape: tuple[int, ...], rows: NDArray[np.bool_] | None) -> Ids:

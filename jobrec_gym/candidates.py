@@ -333,7 +333,7 @@ def _cut(shown: Ids, recommended: int, k: int) -> Ids:
 
 
 class _NearestJobs:
-    """Nearest jobs of applicants, kept once found. Each applicant has its own search, so the batch changes no bit."""
+    """Nearest jobs, kept once found. Each applicant has its own search, so others in a batch change no bit."""
 
     def __init__(self, market: LabourMarket, job_ids: Ids, n_nearest: int, exact_up_to: int):
         self._market = market

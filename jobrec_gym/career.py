@@ -291,8 +291,8 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
       leaves;
     * an applicant likes a job less if it is above the present level, and is paid for it as at the present level.
 
-    The values of three policies can be computed: the best one, the best myopic one (which maximises the next reward)
-    and the cosine. The only approximation is a sample of candidate sets; see :mod:`jobrec_gym.oracle`.
+    The values of four policies can be computed: the best one, the best myopic one (which maximises the next reward),
+    the cosine and a random choice. The only approximation is a sample of candidate sets; see :mod:`jobrec_gym.oracle`.
 
     ## Action Space
 

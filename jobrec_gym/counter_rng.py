@@ -2,8 +2,8 @@
 
 Every number is addressed by *what it is for* (episode, step, row, slot). So single and vectorised environments agree
 to the bit, and row ``i`` of a generated market is the same in a market of any size. The mixer is the finaliser of
-SplitMix64 (Steele, Lea and Flood, 2014). All integer arithmetic is modulo 2**64, so the numbers are the same on every
-platform.
+SplitMix64 (Steele, Lea and Flood, 2014). All integer arithmetic is modulo 2**64, so hashes, and the uniform numbers and
+integers made from them, are the same on every platform.
 """
 
 from __future__ import annotations

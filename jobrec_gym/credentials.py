@@ -112,8 +112,9 @@ def mask(text: str, *known: str | None) -> str:
 
     Args:
         text: A text of any length; only its first 20,000 characters come back.
-        *known: Further keys to mask, whole or in parts, whatever they look like. Keys in environment variables are
-            masked too if they have at least 8 characters and do not begin with ``/`` or ``~``, as paths do.
+        *known: Further keys to mask, whatever they look like, if they have at least 6 characters. From 16 characters
+            on, parts of a key are masked too. Keys in environment variables are masked in the same way if they have at
+            least 8 characters and do not begin with ``/`` or ``~``, as paths do.
 
     Example:
         >>> mask("Incorrect API key provided: sk-proj-0123456789abcdef.")

@@ -1,4 +1,4 @@
-"""How an answer changes an applicant: the protocol of dynamics, careers (the default), and applicants who stay."""
+"""How an answer changes an applicant: the protocol of dynamics, careers (the default), and people who never change."""
 
 from __future__ import annotations
 

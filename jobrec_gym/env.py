@@ -53,8 +53,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
     A ``Dict``. A vector is ``hard | soft``: two blocks of 384 numbers. Each block is the mean of the unit vectors of
     its skills, scaled to unit length. The two blocks are then joined, and scaled to unit length once more. A block
-    without skills is zero. If one vector has a zero block and the other vector has two blocks that are not zero, their
-    cosine is at most 0.71.
+    without skills is zero. If one vector has a zero block and the other vector has two blocks that are not zero, the
+    cosine of the two vectors is at most 0.71.
 
     | entry | ``observation="features"`` | ``observation="ids"`` |
     |---|---|---|

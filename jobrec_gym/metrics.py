@@ -39,7 +39,7 @@ def auc(scores: ArrayLike, hits: ArrayLike) -> NDArray[np.float64]:
         float64 (n,) in [0, 1]; NaN where all candidates are hits or none is.
 
     Raises:
-        ValueError: For other shapes, or scores that are NaN, here and in the functions below.
+        ValueError: For other shapes, or scores that are NaN, here and in the three functions below.
 
     Example:
         >>> auc([[3.0, 2.0, 2.0]], [[False, True, False]])
@@ -179,10 +179,10 @@ def lorenz(counts: ArrayLike, points: int = 21) -> NDArray[np.float64]:
 
 
 def congestion(counts: ArrayLike) -> float:
-    """How much recommendations concentrate: the share of the others that are of the same job, on average.
+    """How much recommendations concentrate: the chance that two of them, drawn at random, are of the same job.
 
-    This is the probability that two recommendations are of the same job (Simpson, 1949): 1 / n_jobs if all jobs are
-    equally likely, 1 if always the same job is recommended. The number of recommendations does not change it.
+    The formula is Simpson's (1949). Its expected value is 1 / n_jobs if all jobs are equally likely, whatever the
+    number of recommendations. It is 1 if always the same job is recommended.
 
     Args:
         counts: (n_jobs,), how often each job was recommended.

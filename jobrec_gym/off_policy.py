@@ -1,7 +1,8 @@
 """Off-policy evaluation: the reward that a policy would have had on a log, by IPS, SNIPS, DM and DR.
 
-The intervals resample people. The value is that of one step: a person is shown one of the candidate sets that the
-log has for this person, and the policy recommends a job. The estimators are those of Dudík et al., "Doubly robust
+IPS is inverse propensity scoring, SNIPS its self-normalised form, DM the direct method, and DR the doubly robust
+method. The intervals resample people. The value is that of one step: a person is shown one of the candidate sets that
+the log has for this person, and the policy recommends a job. The estimators are those of Dudík et al., "Doubly robust
 policy evaluation and learning", ICML 2011; self-normalised weights are those of Swaminathan and Joachims, NeurIPS 2015.
 """
 
@@ -97,7 +98,8 @@ class Estimate:
 
     Attributes:
         method: The method of estimation.
-        value: Mean reward of a recommendation. NaN by ``snips``, like both ends of the interval, if ``never_agreed``.
+        value: Mean reward of a recommendation. With ``snips``, the value and both ends of the interval are NaN if
+            ``never_agreed``.
         low: Lower end of the interval.
         high: Upper end of the interval.
         n: Number of answered recommendations in the estimate.
@@ -172,10 +174,11 @@ def estimate_all(
     """The reward that a policy would have had on a log, by several methods.
 
     Rows without an answer are left out. ``ips`` is the mean of the rewards, each weighted by the policy's probability
-    of the recommendation divided by the log's probability of it. ``snips`` divides the weighted sum by the sum of the
-    weights in place of their number; if that sum is 0, because the policy makes none of the log's recommendations, the
-    value is NaN. Resamples with a sum of 0 are left out of the interval of ``snips``. ``dm`` is the mean of the rewards
-    that a model predicts for the policy. ``dr`` adds to ``dm`` the mean of the model's weighted errors.
+    of the recommendation divided by the log's probability of it. ``snips`` divides the sum of the weighted rewards by
+    the sum of the weights, not by the number of rows. If the sum of the weights is 0, because the policy makes none of
+    the log's recommendations, the value is NaN. Resamples with a sum of 0 are left out of the interval of ``snips``.
+    ``dm`` is the mean of the rewards that a model predicts for the policy. ``dr`` adds to ``dm`` the mean of the
+    model's weighted errors.
 
     Args:
         policy: An agent, which plays greedily by its ``q_values``; a function of a batch of observations that returns
@@ -230,7 +233,7 @@ def estimate_all(
         raise LogError(
             f"{sorted(weighted)} need the propensity of each recommendation, the probability with which the log's "
             "policy chose it, and the log has none: without them it is unknown what other jobs would have earned. Log "
-            'them, or use method="dm" (of several methods `methods=["dm"]`), which relies on its model alone.'
+            'them, or use method="dm" (`methods=["dm"]` in `estimate_all`), which relies on its model alone.'
         )
     chances = _chances(policy, interactions, epsilon, form)  # checks that the log says what was shown
     answered = np.flatnonzero(interactions.answered)

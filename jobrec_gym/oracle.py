@@ -1,4 +1,4 @@
-"""Exact values of policies in ``JobRecCareer-v0`` by dynamic programming: the best one, the best myopic one, cosine.
+"""Exact values of policies in ``JobRecCareer-v0`` by dynamic programming: best, best myopic, cosine and random.
 
 An applicant's state is a few whole numbers, answers are drawn from a known distribution, and the candidates do not
 depend on earlier recommendations. So the value of a policy is computed step by step from the end of the horizon

@@ -20,8 +20,8 @@ _MOST_FOLDS = 10
 _WORTHLESS = 6
 """The judge's weight is computed as if this many more people had answered, for whom the judge is worthless. By chance,
 a handful of answers may show only small errors of a judge who is mostly right, and none of the large errors. Without
-the imagined people, intervals from 10 answers should have contained the planted value in .95 of 1,000 trials, and
-contained it in .87 to .96, depending on the judge."""
+the imagined people, 95 % intervals from 10 answers contained the planted value in .87 to .96 of 1,000 trials, depending
+on the judge."""
 _SURPRISE = 1 / 2
 """The variance also counts an imagined person, whose error is the largest of all errors seen. If the judge
 has weight 1, the imagined person counts as this fraction of a person. If the judge has a smaller weight, the fraction
@@ -35,7 +35,8 @@ class Powered(NamedTuple):
         value: The mean.
         low: Lower end of the interval.
         high: Upper end.
-        weight: Weight of the judge, 0 to (n - 1) / (n + 5) for n people with an answer: the mean over folds of people.
+        weight: Weight of the judge, 0 to (n - 1) / (n + 5) for n people with an answer. Each fold of people has its own
+            weight; this is the mean over all answers.
     """
 
     value: float

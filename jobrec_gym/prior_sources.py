@@ -35,7 +35,7 @@ class SourcedPairValues(PairValues):
     * ``"cosine"``.
     * An array (n_applicants, n_jobs), NaN where it has no value.
     * A function of applicant ids (n,) and job ids (n,) that returns (n,) numbers.
-    * A simulator, or its plain form. The value is the probability that a planted truth or a recorded or live language
+    * A simulator or its spec. The value is the probability that a planted truth or a recorded or live language
       model gives for an application. If the model gives none, the value is the reward of its decision, clipped to
       [0, 1]: with the default rewards a click and an ignored job are both 0. A live model is asked only about the pairs
       that are shown, and its own ``Budget`` caps the cost. A pair that the model does not answer gets
@@ -242,7 +242,7 @@ class LiveSource:
         return values
 
     def get_state(self) -> dict[str, float]:
-        """The values so far: their sum and their number, with the first 0.5."""
+        """The sum and the number of the values so far; the initial 0.5 counts as one value."""
         return {"sum": self._sum, "n": self._n}
 
     def set_state(self, state: Mapping[str, Any]) -> None:

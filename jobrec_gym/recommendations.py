@@ -30,7 +30,8 @@ Ids = NDArray[np.int64]
 Observation = dict[str, NDArray[Any]]
 
 _RETRIEVED = 1_000
-"""With more than :data:`~jobrec_gym.job_index.EXACT_UP_TO` jobs, an agent scores only this many nearest jobs."""
+"""With more than :data:`~jobrec_gym.job_index.EXACT_UP_TO` jobs, an agent scores this many nearest jobs.
+It scores more only if the list needs more."""
 _ASKED = 4_096
 """How many jobs an agent is asked about at once; this bounds the memory of their features."""
 _CHUNK = 16_384
@@ -93,7 +94,8 @@ def recommend(
 
     Every job is scored if the catalogue has at most 50,000 jobs. With ``open_at``, jobs that are not open are not
     scored and do not count towards the 50,000. In a larger catalogue an index (:mod:`jobrec_gym.job_index`) finds the
-    1,000 jobs nearest by cosine, and the agent ranks these. Without an agent the nearest jobs are the answer.
+    1,000 jobs nearest by cosine, or more if ``n`` or ``distinct`` needs more, and the agent ranks these. Without an
+    agent the nearest jobs are the answer.
 
     Args:
         agent: An object with ``q_values(observation) -> (1, k)``, such as ``DynaQ``; a function that returns one number

@@ -76,7 +76,7 @@ class LineParser(argparse.ArgumentParser):
 
 @contextmanager
 def output_may_fail() -> Iterator[None]:
-    """Ends the program silently if the output's reader has ended (``... | head``), with one line if the output is full.
+    """Ends a program whose output fails: silently if the reader is gone (``... | head``), with one line if it is full.
 
     Letters that the standard output cannot encode are written as backslash escapes. On Windows, for instance, a pipe
     cannot encode all letters.

@@ -69,7 +69,7 @@ def whole_folder(
         error: The class of the error to raise; it is called with the message.
 
     Raises:
-        error: If ``path`` is a mount point, or if it exists and is neither empty nor may be replaced.
+        error: If ``path`` is a mount point, or if it exists, is not empty and may not be replaced.
         OSError: If the folder cannot be written; the error names ``path``.
     """
     folder = place_of(path)
@@ -173,7 +173,7 @@ def _clear_leftovers(folder: Path) -> None:
 
 
 def _is_abandoned(scratch: Path, name: str) -> bool:
-    """Whether a writer was killed before it had its lock, or during its clean-up, which removes the lock first."""
+    """Whether a writer was killed before it had its lock, or during its clean-up, when the lock was removed already."""
     try:
         is_ours = re.fullmatch(r"[a-z0-9_]{8}", scratch.name.removeprefix(f".{name}-")) is not None
         is_ours = is_ours and {path.name for path in scratch.iterdir()} <= {_OLD, _NEW, f"{_LOCK}-new"}

@@ -85,7 +85,7 @@ class _Rewards(RecordConstructorArgs, abc.ABC):
         self._sums = {name: copy.copy(values) for name, values in state["sums"].items()}
 
     def _prepare(self) -> None:
-        """Called before a step: a simulator that computes ahead prepares for episodes after their first step."""
+        """Before a step, a simulator that computes ahead prepares for the episodes that have made exactly one step."""
         prepare = self._model.prepare
         begun = None if prepare is None else self._base.begun()
         if prepare is not None and begun is not None:

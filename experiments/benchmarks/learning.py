@@ -81,9 +81,9 @@ def learning_rows(
 def _planning_cost(agent: DynaQ, bare: Callable[[], Any], rounds: int) -> tuple[float, float, float]:
     """Times planning and as many bare updates by turns, from one copy of the target network to the next.
 
-    The result has the form of :func:`ratio_of`. Target values are kept between two copies, so every round computes them
-    again. Before each step the value of one transition is dropped, because one transition is new in each step of
-    learning.
+    The result has the form of :func:`ratio_of`. Target values are kept from one copy to the next. A round begins with a
+    copy, so each round computes them anew. Before each step the value of one transition is dropped, because one
+    transition is new in each step of learning.
     """
     n_steps, kept, times = agent.target_update_interval, agent._kept_values, []
     for number in range(rounds + 1):

@@ -78,7 +78,7 @@ def agent_in_words(config: Mapping[str, Any], pretrained: Mapping[str, Any] | No
     who = name
     if "planning_steps" in algo:
         n = algo["planning_steps"]
-        who += f", {n} planning step{'' if n == 1 else 's'} for each real one" if n else ", no planning"
+        who += f", {n} planning step{'' if n == 1 else 's'} after each real update" if n else ", no planning"
         who += f", features {(algo.get('policy_kwargs') or {}).get('features', 'concat')}"
     if pretrained:
         pairs = config["pretrain"]["dataset"] or f"{pretrained['n_pairs']:,} cosine rewards"

@@ -433,7 +433,7 @@ class Setup(Task):
         """Refuses an algorithm that cannot do what the run asks of it.
 
         Raises:
-            RunError: If a method is missing.
+            RunError: If a method is missing, or if the run would be pre-trained for ``JobRecCareer-v0``.
         """
         algorithm, epochs = self.algorithm, self.pretraining.epochs
         if self.is_career and epochs and not algorithm.is_bandit:

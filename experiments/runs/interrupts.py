@@ -78,7 +78,8 @@ _ending = False
 def held() -> Iterator[Waiting]:
     """Protects work whose results must be complete: a first signal waits until :meth:`Waiting.end`, a second does not.
 
-    It has an effect only within :func:`interruptible`.
+    It has an effect only within :func:`interruptible` and after :func:`as_child`. In such a child a second signal is
+    ignored.
 
     Raises:
         Interrupted: At the end, if a signal still waits.

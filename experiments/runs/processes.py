@@ -42,7 +42,7 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], n_jobs: 
                 yield futures[future], future.result()
         except BrokenProcessPool as error:
             raise RunError(
-                "a process of the study died, perhaps for want of memory (n_jobs=1 takes less): the same "
+                "a process of the study died, perhaps because memory ran out (n_jobs=1 takes less): the same "
                 "command goes on where it stopped."
             ) from error
         finally:

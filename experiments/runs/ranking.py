@@ -95,8 +95,8 @@ def ranking_of_run(
         trust: See :func:`~experiments.runs.saved.load_run`.
 
     Raises:
-        RunError: If the run is not trusted, if there is not exactly one run, or if its agent gives jobs no scores or
-            reads the answers of a live language model.
+        RunError: If ``agent`` is unknown, if the run is not trusted, if there is not exactly one run, or if its agent
+            gives jobs no scores, reads the applicant's progress, or reads the answers of a live language model.
         ValueError: If the agent reads other fields of jobs than the market has.
     """
     if agent not in (None, "cosine"):

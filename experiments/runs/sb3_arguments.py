@@ -21,8 +21,8 @@ _COUNTS = {
     **dict.fromkeys(("learning_starts", "verbose", "seed"), 0),
     **dict.fromkeys(("gradient_steps", "sde_sample_freq"), -1),
 }
-"""Whole numbers, with the smallest. In ``gradient_steps`` -1 stands for as many as there are new steps, and in
-``sde_sample_freq`` for never within a rollout."""
+"""Whole numbers, each with its smallest allowed value. For ``gradient_steps``, -1 means as many as there are new steps.
+For ``sde_sample_freq``, -1 means never within a rollout."""
 
 _SHARES = ("gamma", "tau", "gae_lambda", "exploration_fraction", "exploration_initial_eps", "exploration_final_eps")
 """Numbers from 0 to 1."""

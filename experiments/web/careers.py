@@ -179,7 +179,7 @@ class Careers:
         """
         n_made = sum(map(self._is_made, self.agents))
         if n_made < len(self.agents) and self._learning is not None and self._learning.exitcode:
-            raise RunError(f"careers could not be learned: a process ended with {self._learning.exitcode}.")
+            raise RunError(f"careers could not be learned: a process ended with exit code {self._learning.exitcode}.")
         return n_made, len(self.agents)
 
     def career(self, applicant_id: int, name: str) -> Career:

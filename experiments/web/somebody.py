@@ -48,7 +48,7 @@ class Session:
         applicant: The visitor's key.
         agent: Mean expected reward of the list of ``dynaq_plus``.
         cosine: Mean expected reward of cosine's list.
-        best: Mean expected reward of the ten best jobs near the visitor.
+        best: Mean expected reward of the ten best jobs near the visitor, answered ones left out.
     """
 
     applicant: str

@@ -184,7 +184,7 @@ class VisitorFiles:
             n_kept = sum(1 for _ in self._folder.iterdir()) if self._folder.is_dir() else 0
             if self._most is not None and n_kept >= self._most:
                 raise VisitError(
-                    f"This page keeps {self._most:,} visitors, and as many came before you. Nothing was kept."
+                    f"This page keeps at most {self._most:,} visitors, and has as many already. Nothing was kept."
                 )
             try:
                 write_text(folder / "person.jsonl", f"{json.dumps(person.as_row(visitor_id), ensure_ascii=False)}\n")

@@ -78,8 +78,8 @@ class Visits:
         agents: The agents of which each visit gets a copy.
         market: The market whose jobs are recommended.
         truth: Arguments of :class:`~jobrec_gym.RuleSimulator`, by which simulated applicants answer.
-        encoder: Encoder of the market's jobs; ``None`` for the one that the market was loaded with. A saved market does
-            not know it, and ``None`` then stands for the default encoder.
+        encoder: Encoder of the market's jobs; ``None`` for the one that the market was loaded with. If that was an
+            object or a folder, a saved market does not know it, and ``None`` then stands for the default encoder.
         n_nearest: How many jobs near a person are considered.
         most: The largest number of visits in memory. The least recently used visit is dropped, and read from its files
             when needed.

@@ -53,7 +53,7 @@ _SIGNS = {
     **{"€": "EUR", "euro": "EUR", "euros": "EUR", "£": "GBP", "us$": "USD", "fr.": "CHF"},
     **{"₹": "INR", "zł": "PLN", "kč": "CZK", "$": "$", "¥": "¥", "kr": "kr"},
 }
-"""Currencies by their signs and names. ``$``, ``¥`` and ``kr`` may be several ones and stand for themselves."""
+"""Currencies by their signs and names. Each of ``$``, ``¥`` and ``kr`` may mean several, so it stands for itself."""
 _CODES = frozenset(
     (
         *("EUR", "USD", "GBP", "CHF", "JPY", "CNY", "INR", "AUD", "CAD", "NZD", "SEK", "NOK", "DKK", "PLN", "CZK"),
@@ -93,7 +93,7 @@ _ONE_GROUP = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
 _SHORT = 1000
 """A lower end below this may be short for thousands."""
 _WIDE = 100
-"""If the upper end of a range is this many times the lower end or more, that one may be short for thousands."""
+"""If the upper end of a range is at least this many times the lower end, the lower end may be short for thousands."""
 
 
 class RangeInDoubt(ValueError):
@@ -196,8 +196,8 @@ def number_in_text(text: str, decimal: str) -> float:
 
     Args:
         text: A number without words.
-        decimal: The decimal sign. The other sign, a blank or an apostrophe separates thousands, one of them in all
-            places.
+        decimal: The decimal sign. The other sign, a blank or an apostrophe separates thousands; a number may use only
+            one of these.
     """
     text = _plain(text)
     if found := _GROUPS[decimal].fullmatch(text):

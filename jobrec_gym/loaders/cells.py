@@ -811,7 +811,7 @@ def _doubt(column: str, seen: _Seen, separator: str, *, may_be_text: bool) -> st
         )
     if many:
         return (
-            f"of {seen.n:,} cells in column {column!r} {n_other:,} have {other!r}, and {seen.separated or 'none'} have "
+            f"{n_other:,} of {seen.n:,} cells in column {column!r} have {other!r}, and {seen.separated or 'none'} have "
             f"the separator {separator!r}: say `skill_separator={other!r}` if {other!r} separates skills; {as_it_is}."
         )
     return None

@@ -108,8 +108,8 @@ class Events:
             of the first of these events. The set of this recommendation is the job alone. Its propensity is 1 if the
             log has propensities.
         sets: Whether recommendations get candidate sets. If True, a set of which an impression was left out as a bad
-            row is not whole, and all recommendations of that set are left out too. With ``on_unknown_shown="skip"``
-            only the job itself is left out of the set if the market lacks it.
+            row is not whole, and all recommendations of that set are left out too. If the row is bad only because the
+            market lacks its job, ``on_unknown_shown="skip"`` leaves only this job out of the set.
 
     Raises:
         LogError: For a value that is not allowed.
@@ -234,8 +234,9 @@ class _Found:
         is_test: bool (n,).
         is_lost: bool (n,), whether the event is an impression with a wrong cell.
         has_impressions: Whether any event of the file is an impression, even a wrong one.
-        lost: The persons, sets and times of wrong impressions that are not among the events, and whether their job is
-            unknown, while the rest is right. Their sets are not whole.
+        lost: The persons, sets and times of wrong impressions that are not among the events, and whether each is wrong
+            only because the market lacks its job. Their sets are not whole, except that unknown jobs may be left out
+            of a whole set (``on_unknown_shown="skip"``).
     """
 
     kind: _Numbers

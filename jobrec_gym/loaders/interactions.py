@@ -129,7 +129,7 @@ def load_interactions(
         test_fraction: Share that ``"time"`` holds out. At least one row is held out, and at least one is not.
         on_bad: Whether rows that are wrong raise an error, or are left out and counted.
         on_unknown_shown: What an unknown job does to the candidate sets of other jobs, which were shown together with
-            it. With ``"bad"`` it spoils them: a row that has it in ``shown`` is wrong, and of events all
+            it. With ``"bad"`` it spoils them: a row that has it in ``shown`` is wrong, and with ``events`` all
             recommendations of its set are left out. With ``"skip"`` the set is the known jobs alone, and a warning
             counts such sets. A row whose own job is unknown, or that shows a job by something that is no key or no row
             number, is wrong in both cases. If a set has lost jobs, the log gets no propensities: they are probabilities

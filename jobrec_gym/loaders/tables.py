@@ -148,10 +148,9 @@ def load_table(
             usual English words are known, see :data:`~jobrec_gym.loaders.cells.SENIORITY_WORDS`.
         decimal: ``"."`` or ``","``, the decimal sign of numbers in the ``context``. The other sign then separates
             thousands, as in ``50,000`` or ``50.000``. By default the numbers of a column show it. If all of them are
-            plain numbers, a point is the decimal sign. If some also have a currency, a range or a word, such as
-            ``45.000 €``, a number that may mean 45 or 45,000 is an error, unless other numbers of the column show that
-            its sign separates thousands. A plain ``45.000`` is also an error if numbers of the other side are written
-            in such a way.
+            plain numbers, a point is the decimal sign. If some are not plain, such as ``45,000`` or ``45.000 €``, a
+            number that may mean 45 or 45,000 is an error, unless other numbers of the column show that its sign
+            separates thousands. A plain ``45.000`` is also an error if numbers of the other side are not plain.
         date_format: How the dates of jobs are written: a format of :meth:`datetime.datetime.strptime`, such as
             ``"%d.%m.%Y"`` for 31.12.2026, or several in a list. A date that two of them read as different days or times
             is an error. A day of digits alone, ``%Y%m%d``, must have all its zeros. ``%B``, ``%b``, ``%A``, ``%a`` and
@@ -383,8 +382,9 @@ def check_same_units(file: str, units: Mapping[str, Unit], other_file: str, othe
             if doubtful.in_doubt and shown.decimal:
                 raise MarketError(
                     f"the context field {name!r} has a number that may be thousands or have decimals, "
-                    f"{doubtful.in_doubt}, and is compared with numbers in {where}, some of which have more than "
-                    f"digits: {way_to_decimal('.')}. If no sign fits both, write the numbers of both in one way."
+                    f"{doubtful.in_doubt}, and is compared with numbers in {where}, some of which are not plain "
+                    f"numbers such as 45000: {way_to_decimal('.')}. If no sign fits both, write the numbers of both in "
+                    "one way."
                 )
 
 

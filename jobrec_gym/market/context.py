@@ -85,8 +85,7 @@ class ContextTable:
         words: The words that categories and sets refer to.
         shown: Whether the field is shown. A shown field appears in four places: among the pair features of ``"all"``;
             in rendered texts and pictures; in the documents that a language model reads; and in the market's
-            fingerprint. A field that is not shown can
-            still be named as a pair feature, except the dates of jobs
+            fingerprint. A field that is not shown can still be named as a pair feature, except the dates of jobs
             (:data:`~jobrec_gym.market.dates.DATE_FIELDS`).
     """
 

@@ -239,8 +239,7 @@ class Retries:
             one is used.
         on_failure: How a recommendation without an answer is handled. ``"raise"`` raises
             :class:`~jobrec_gym.simulators.llm.FeedbackError`; ``"cosine"`` pays the cosine, rescaled to the mean and
-            spread of feedback (``"matched"``);
-            ``"skip"`` pays 0.0 and marks the transition invalid.
+            spread of feedback (``"matched"``); ``"skip"`` pays 0.0 and marks the transition invalid.
 
     Raises:
         ValueError: For a negative number, or an unknown ``on_failure``.

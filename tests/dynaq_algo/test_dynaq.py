@@ -92,7 +92,7 @@ def test_defaults_are_those_of_the_design():
         ({"train_freq": 0}, "`train_freq` must be 1 or more, got 0"),
         (
             {"train_freq": (4, "years")},
-            r"`train_freq` must be a number, or such as \(4, \"step\"\), got \(4, 'years'\)",
+            r"`train_freq` must be a number, or a tuple such as \(4, \"step\"\), got \(4, 'years'\)",
         ),
         ({"max_grad_norm": -1.0}, "`max_grad_norm` must be above 0, got -1.0. To clip no gradient leave it out"),
         ({"max_grad_norm": float("nan")}, "`max_grad_norm` must be above 0, got nan"),

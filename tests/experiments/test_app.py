@@ -278,7 +278,7 @@ def test_no_more_visitors_are_kept_than_was_said(world, tmp_path):
     begin(client_of(pages))
     late = client_of(pages)
     page = late.post("/start", data={"skill": "SQL"})
-    assert page.status_code == 422 and "This page keeps 1 visitors, and as many came before you" in page.text
+    assert page.status_code == 422 and "This page keeps at most 1 visitors, and has as many already" in page.text
     assert len(list(tmp_path.iterdir())) == 1 and "Who are you?" in late.get("/").text
 
 

@@ -95,7 +95,7 @@ def test_the_info_says_whether_what_was_chosen_is_of_the_splits(env):
 
 def test_an_unknown_option_is_refused_with_a_near_miss(env):
     envs = gym.make_vec("JobRec-v0", N, **SMALL)
-    with pytest.raises(ValueError, match="`options` of `reset` must be of .*, got 'aplicant_id'. Did you mean 'applic"):
+    with pytest.raises(ValueError, match="`options` of `reset` must be among .*, got 'aplicant_id'. Did you mean 'ap"):
         env.reset(options={"aplicant_id": 5})
     with pytest.raises(ValueError, match="got 'reset_mask'"):
         env.reset(options={"reset_mask": np.ones(1, bool)})

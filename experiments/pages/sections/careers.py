@@ -63,9 +63,9 @@ def _draw(data: ReportData, careers: Mapping[str, Example]) -> Content:
         n_agents=len(data.groups),
     )
     return Content(
-        "Answers move the applicant. Three interested answers to jobs one level up lift the level, and a higher level "
-        "pays more. An applicant who ignores too many jobs leaves. So what counts is how far an agent brings an "
-        "applicant.",
+        "Answers move the applicant. By default three interested answers to jobs one level up lift the level, and a "
+        "higher level pays more. An applicant who ignores too many jobs leaves. So what counts is how far an agent "
+        "brings an applicant.",
         [table] if rows else [],
         [figure],
     )

@@ -207,7 +207,7 @@ def doubts(cells, **rules):
 def test_another_separator_is_doubted_and_named(separator):
     cells = [f"SQL{separator}Python{separator}R", f"SQL{separator}nursing", "R"]
     (message,) = doubts(cells)
-    assert message.startswith("jobs.csv: of 3 cells in column 'hard' 2 have")
+    assert message.startswith("jobs.csv: 2 of 3 cells in column 'hard' have")
     assert f"say `skill_separator={separator!r}`" in message
     assert doubts(cells, skill_separator=separator) == []
     assert doubts(cells, skill_separator=";") == [], "who says so is believed"

@@ -119,7 +119,7 @@ def test_sides_that_separate_skills_differently_are_told_and_no_separator_is_imp
         "takes one separator for all: write these columns with ';' before you load them by the call below\n"
     ) in text
     assert "skill_separator" not in call
-    with pytest.warns(UserWarning, match=r"jobs\.csv: of 2 cells in column 'skills' 2 have ','"):
+    with pytest.warns(UserWarning, match=r"jobs\.csv: 2 of 2 cells in column 'skills' have ','"):
         assert run(call).applicant("p1").hard_skills == ("Python", "SQL")
     text, call = told(write(jobs, "key,skills", "j1,SQL;Python", "j2,hygiene;baking"), people)
     assert "  !" not in text

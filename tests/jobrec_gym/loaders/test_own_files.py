@@ -46,7 +46,7 @@ def skills(market):
 
 def test_commas_between_skills_are_doubted_and_said(load):
     jobs = 'key,hard\na,"SQL, Python, R"\nb,"SQL, nursing"\nc,R\n'
-    with pytest.warns(UserWarning, match=r"jobs\.csv: of 3 cells in column 'hard' 2 have ','.*`skill_separator=','`"):
+    with pytest.warns(UserWarning, match=r"jobs\.csv: 2 of 3 cells in column 'hard' have ','.*`skill_separator=','`"):
         assert skills(load(jobs))[0] == ("SQL, Python, R",)
     people = "key,hard\np1,SQL\n"
     market = load(jobs, people=people, skill_separator=",")

@@ -103,7 +103,8 @@ def test_another_error_about_new_people_says_nothing_of_columns(market, changed,
 def test_new_people_with_another_separator_are_doubted(market, files):
     saved = market.save(files / "saved")
     other = {**NEW, "Kenntnisse": "Wunden; Messer"}
-    with pytest.warns(UserWarning, match=r"1 have ';', and none have the separator '\+': say `skill_separator=';'`"):
+    message = r"1 of 1 cells in column '\w+' have ';', and none have the separator '\+': say `skill_separator=';'`"
+    with pytest.warns(UserWarning, match=message):
         assert saved.with_applicants([other]).applicant("n").hard_skills == ("Wunden; Messer",)
     assert saved.with_applicants([other], skill_separator=";").applicant("n").hard_skills == ("Messer", "Wunden")
     assert len(saved.with_applicants([other], skill_separator="+").applicant("n").hard_skills) == 1
