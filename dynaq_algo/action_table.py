@@ -183,12 +183,12 @@ def table_elsewhere(
         ValueError: If ids name other actions in the other environment, or `table` lacks a row.
     """
     try:
-        return table.or_longer(now)
+        table = table.or_longer(now)
     except ValueError:
         if not is_given:
             raise
-    if before is not None:
-        ActionTable(before).or_longer(now)
+        if before is not None:
+            ActionTable(before).or_longer(now)
     _refuse_too_few_rows(table, largest_id)
     return table
 

@@ -266,10 +266,11 @@ def _check_encoder(market: LabourMarket, new: LabourMarket, probe: Record) -> No
     there, made = market.jobs.vectors[int(probe.key)], new.jobs.vectors[0]
     likeness = float(there.astype(np.float64) @ made.astype(np.float64)) if there.shape == made.shape else float("nan")
     if not likeness > _LIKE:
+        cosine = "" if np.isnan(likeness) else f", and the cosine of both is {likeness:.3f}, not 1"
         raise MarketError(
             f"`encoder` is not the one that market {market.name!r} was made with. From the skills of {probe.where} it "
-            f"makes a vector of {made.size} numbers. The market has one of {there.size} numbers for them, and the "
-            f"cosine of both is {likeness:.3f}, not 1. Give the encoder of the jobs, `encoder=...`."
+            f"makes a vector of {made.size} numbers. The market has one of {there.size} numbers for them{cosine}. Give "
+            "the encoder of the jobs, `encoder=...`."
         )
 
 

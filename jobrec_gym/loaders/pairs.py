@@ -79,10 +79,7 @@ def read_pairs(
             continue
         found.setdefault(person, set()).add(job)
     if bad.n:
-        said = (
-            f"{table.file}: {sum(bad.n.values()):,} of {n_rows:,} rows name a person or a job that is not among those "
-            f"that are ranked: {bad.text()}."
-        )
+        said = f"{table.file}: {sum(bad.n.values()):,} of {n_rows:,} rows name an unknown person or job: {bad.text()}."
         if on_unknown == "raise":
             first = {name: str(bad.cells[kind]).strip() for name, kind in _UNKNOWN.items() if kind in bad.n}
             near = {key: near_key(keys[name], key) for name, key in first.items()}

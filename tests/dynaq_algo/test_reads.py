@@ -388,6 +388,10 @@ def test_a_table_of_ones_own_is_kept_in_another_environment_whose_ids_name_the_s
         model.set_env(make_toy(ids=True, table=action_table(40)))
     with pytest.raises(ValueError, match="must begin with the 20 rows"):
         model.set_env(make_toy(ids=True, table=action_table(20)[::-1].copy()))
+    without_table = make_toy(ids=True, table=action_table(40))
+    del without_table.unwrapped.action_features
+    with pytest.raises(ValueError, match=r"must have a row for every id .* 0 to 39, got 20 rows"):
+        model.set_env(without_table)
     assert model.action_table.dim == 5
 
 

@@ -106,7 +106,7 @@ def test_another_encoder_than_that_of_the_jobs_is_refused(market, tmp_path):
 
     with pytest.raises(MarketError, match="`encoder` is not the one that market .* Give the encoder of the jobs"):
         saved.with_applicants(PEOPLE, encoder=Reversed())
-    with pytest.raises(MarketError, match="a vector of 32 numbers. The market has one of 768 numbers"):
+    with pytest.raises(MarketError, match="a vector of 32 numbers. The market has one of 768 numbers for them. Give"):
         saved.with_applicants(PEOPLE, encoder=HashingEncoder(16))
     new = saved.with_applicants(PEOPLE, encoder="hashing")
     assert np.array_equal(new.applicants.vectors, market.with_applicants(PEOPLE).applicants.vectors)

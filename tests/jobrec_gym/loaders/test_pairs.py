@@ -59,7 +59,7 @@ def test_unknown_people_and_jobs_are_counted_and_the_way_out_is_said(read, caplo
     with pytest.raises(LogError) as error:
         read(text)
     for part in (
-        r"applied.csv: 3 of 4 rows name a person or a job that is not among those that are ranked: ",
+        r"applied.csv: 3 of 4 rows name an unknown person or job: ",
         "unknown person: 2, row 2 ('P2'), row 4 ('somebody'); unknown job: 1, row 3 ('J3').",
         "For 'P2', did you mean 'p2'? For 'J3', did you mean 'j3'?",
         "`on_unknown='skip'` leaves such rows out",
@@ -69,7 +69,7 @@ def test_unknown_people_and_jobs_are_counted_and_the_way_out_is_said(read, caplo
 
     assert read(text, on_unknown="skip") == {"p1": [1]}
     (record,) = caplog.records
-    assert "3 of 4 rows name a person" in record.message and record.message.endswith("They were left out.")
+    assert "3 of 4 rows name an unknown person" in record.message and record.message.endswith("They were left out.")
     with pytest.raises(LogError, match=r"`on_unknown` must be one of \('raise', 'skip'\), got 'ignore'"):
         read(text, on_unknown="ignore")
 
