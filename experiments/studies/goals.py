@@ -374,7 +374,7 @@ GOALS = (
     Goal("2 vectors", "regret at most 3 % above the best gp's at 95 %", {"vectors": (OURS, GP)}, 1500, _regret_of_gp),
     Goal(
         "2 vectors",
-        "mean at most .01 below its start and opponents of up to 1.25 times its regret",
+        "mean at most .01 below its start, and below each opponent of up to 1.25 times its regret",
         {"vectors": (OURS, GP, BLOCKS)},
         1500,
         _near_opponents,
@@ -400,7 +400,7 @@ GOALS = (
         1500,
         _lets_go,
     ),
-    _mean_keeps("vectors", 0.015, "4 misled", "the right prior loses at most .015"),
+    _mean_keeps("vectors", 0.015, "4 misled", "in vectors the right prior loses at most .015"),
     *(_mean_keeps(setting, 0.01, f"5 {setting}", "mean at most .01 below its start") for setting in SPARSE),
     *(_no_seed_falls(setting, 0.03, f"5 {setting}") for setting in SPARSE),
     *(_above_blocks(setting) for setting in SPARSE),
