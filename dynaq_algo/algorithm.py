@@ -82,9 +82,9 @@ class CandidateAlgorithm(DQN):
 
     It takes environments in all their forms, makes policies, keeps a compact replay, collects rollouts and copies the
     target network when that is due. It keeps the initial weights for `weight_pull`, learns from answers given outside
-    of :meth:`learn`, and saves and loads. A subclass makes the networks and `_kept_values`, the target network's values
-    that are kept, in :meth:`_setup_model`. It defines :meth:`predict`, :meth:`train`, :meth:`_offline_update` and
-    :meth:`_optimizers`.
+    of :meth:`learn`, and saves and loads. A subclass makes the networks in :meth:`_setup_model`. There it also makes
+    `_kept_values`, a store for values that the target network has computed, so that they need not be computed again. It
+    defines :meth:`predict`, :meth:`train`, :meth:`_offline_update` and :meth:`_optimizers`.
 
     Args:
         policy: See :class:`~dynaq_algo.dynaq.DynaQ` for this and all other arguments.
@@ -156,8 +156,9 @@ class CandidateAlgorithm(DQN):
         self.action_features = action_features
         self.pair_features = pair_features
         self.action_table: ActionTable | None = None
-        # The present environments' table of actions. It is kept if the agent was given a table of its own: `set_env`
-        # compares it with the table of the next environments, and the present environments may be closed by then.
+        # The present environments' table of actions if the agent was given its own by `action_features=`, otherwise
+        # None. `set_env` compares it with the table of the next environments. It is kept here because the present
+        # environments may be closed by then.
         self._shown_table: np.ndarray | None = None
         # The parts of an observation that the agent reads, kept in a saved agent; see what_is_read.
         self.reads: dict[str, Any] = {}
@@ -573,8 +574,8 @@ class CandidateAlgorithm(DQN):
         if not self._optimizers:
             raise ValueError(
                 '`pretrain` finds no network to train where `planning="decision_time"` goes with a Gaussian process at '
-                "gamma 0, or with a model of transitions. Give it answers by `observe`, or prior knowledge by "
-                "`policy_kwargs={'prior': [...]}`."
+                "gamma 0, or with a model of transitions. Let the agent learn from answers by `observe`, or give it "
+                "prior knowledge by `policy_kwargs={'prior': [...]}`."
             )
         if self.gamma >= 1:
             raise ValueError(f"`gamma` must be below 1 to pretrain with same-action targets, got {self.gamma}.")
@@ -722,9 +723,9 @@ class CandidateAlgorithm(DQN):
     ) -> None:
         """Load what :meth:`save_replay_buffer` wrote.
 
-        The whole file is checked first. A file that is refused leaves the replay as it is. The next training tells the
-        world model those loaded transitions that it had not been told when the agent was saved. The world model of a
-        new agent is told all of them.
+        The whole file is checked first. A file that is refused leaves the replay as it is. The world model of a loaded
+        agent may have been told some of these transitions before the agent was saved. The next training tells it the
+        others. The world model of a new agent is told all of them.
 
         Args:
             path: The file.

@@ -326,7 +326,7 @@ class BlockwiseFeatures(InteractionFeatures):
         return left if kept is None else th.where(kept.to(scaled.device), scaled, left)
 
     def centred(self, vectors: th.Tensor) -> th.Tensor:
-        """Vectors (..., shared_dim), see :meth:`shared`, less the mean action."""
+        """Vectors (..., shared_dim), see :meth:`shared`, minus the mean action."""
         return vectors - self._centre.to(vectors.device)
 
     def similarities(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
@@ -575,9 +575,9 @@ class PairResiduals:
     """What similarities do not predict of the numbers of pairs, by a linear regression over up to 20,000 pairs.
 
     Similarities and numbers both have a standard deviation of about 1. A residual is divided by its standard deviation,
-    or by 0.2 if that is larger. Otherwise, if the similarities predict a number almost exactly, its tiny residual would
-    be enlarged to a standard deviation of 1. The fewer pairs there are, the more the slopes are drawn to 0 (ridge
-    regression). With 20,000 pairs the regression is one of least squares.
+    but never by less than 0.2. If the similarities predict a number almost exactly, its residual is tiny. Without this
+    limit it would be enlarged to a standard deviation of 1. The fewer pairs there are, the more the slopes are drawn to
+    0 (ridge regression). With 20,000 pairs the regression is one of least squares.
 
     Args:
         n_similarities: b, how many similarities predict.

@@ -41,13 +41,14 @@ _SAME = 1 - 1e-5
 """Two vectors are the same if their cosine is above this."""
 
 _NEARLY_SAME = 1 - 1.1e-5
-"""A new pair takes a vector of a known pair in place of its own if their cosine is above this. Two known vectors that
-are the same as a third are therefore the same as each other: else the kernel would be no covariance. This limit is
-below `_SAME` by more than the error of a cosine in single precision, so both precisions find the same vectors to be the
-same."""
+"""If the cosine of a new pair's vector and a known pair's vector is above this, the new pair takes the known vector. So
+there are no near copies among the known vectors: two that are the same as a third are the same as each other. The
+kernel needs this to be a covariance. This limit is below `_SAME` by more than the error of a cosine in single
+precision, so both precisions find the same vectors to be the same."""
 
 _NEAR = 1 - 6e-5
-"""If two vectors are nearly the same as a third, their cosine is above this, also in single precision."""
+"""If two vectors each have a cosine above `_NEARLY_SAME` with a third, their own cosine is above this, also in single
+precision."""
 
 _PIECE = 4_096
 """Pairs that are predicted at a time. This bounds the memory of their covariances with the known pairs."""
@@ -157,11 +158,11 @@ class GaussianProcess(nn.Module):
     :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards too. A wrong source can thus be dropped
     while a right one is kept. If sources and `pairs` explain the answers well, the answers count more for the factors.
     The measure is the part of the answers that sources and `pairs` leave unexplained: the smaller it is, compared with
-    what scales and noise expect, the more the answers count. `prior` and `spike_slab` are not used then. Two scales
-    have other defaults. `trust` is 0, because each source has its own doubt. `similarity` is 0.1, because no `prior`
-    says how much similarities count. If this scale were small, a source that is only partly right would get the credit
-    for what the similarities explain. A column of `pairs` that is a source is used in the prior mean only, not in the
-    part `pairs`.
+    what scales and noise expect, the more the answers count. With `prior_sources`, `prior` and `spike_slab` are not
+    used, and two scales have other defaults. `trust` is 0, because each source has its own doubt. `similarity` is 0.1,
+    because no `prior` says how much similarities count. If this scale were small, a source that is only partly right
+    would get the credit for what the similarities explain. A column of `pairs` that is a source is used in the prior
+    mean only, not in the part `pairs`.
 
     There is no optimiser: one call of :meth:`observe` learns a transition.
 
@@ -517,7 +518,7 @@ class GaussianProcess(nn.Module):
     def _mean(self, parts: _Parts, cross: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """Mean reward (n,) of pairs, and its derivatives by the coefficients of the terms, (n, t).
 
-        `cross` (n, m) are the covariances of the pairs with the known ones. A derivative is the term less the part of
+        `cross` (n, m) are the covariances of the pairs with the known ones. A derivative is the term minus the part of
         it that is already known.
         """
         terms = self._terms(parts.prior, parts.pairs)
@@ -801,7 +802,8 @@ class GaussianProcess(nn.Module):
             near[slot : slot + 1] = -1.0
             if not len(near) or near[nearest := int(near.argmax())] <= _NEAR:
                 continue
-            # An equal vector was compared with the other known vectors when it was put in its place.
+            # If a known vector equals this one, it was compared with the others when it was stored. So this one need
+            # not be.
             if th.equal(units[nearest], unit[which]):
                 continue
             self._has_near = True

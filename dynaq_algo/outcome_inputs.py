@@ -1,4 +1,4 @@
-"""The inputs of a model of transitions (values of columns, numbers, actions), and the rewards of its outcomes."""
+"""The inputs of a model of transitions (values of columns, numbers, actions), and the rewards of outcomes and kinds."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ GRID = 720_720
 """Numbers are kept as multiples of 1 / 720,720. Among these multiples are 1/2, 1/3, ... 1/16."""
 
 SAME = GRID // 10_000
-"""Two numbers count as equal if they differ by at most this many multiples, that is by 1 / 10,000. So seventeenths,
-which are rounded, stay equal when they are computed in different ways."""
+"""Two numbers count as equal if they differ by at most this many multiples, that is by 1 / 10,000. Numbers that are
+no such multiples, for example 1/17, are rounded. With this tolerance they stay equal when they are computed in
+different ways."""
 
 _MOST_VALUES = 12
 """A column with at most this many values is categorical; a column with more is a number."""
@@ -257,16 +258,18 @@ class OutcomeInputs:
 
 
 class Rewards:
-    """Predicts the reward of each outcome by a ridge regression on `progress` and `pairs`, exact after each answer.
+    """Predicts the reward of each class of transitions by a ridge regression, exact after each answer.
 
-    The regression is linear in the columns of `progress`, in the negative and positive parts of `pairs`, and in the
+    The classes are the outcomes of a :class:`~dynaq_algo.transition_model.TransitionModel`, or the kinds of these
+    outcomes. The names of arguments say `outcome` in both cases. There is one regression for each class, on `progress`
+    and `pairs`. It is linear in the columns of `progress`, in the negative and positive parts of `pairs`, and in the
     squares and products of these. It can therefore predict the reward at a level that no applicant has reached yet, and
     learns that reward quickly once an applicant has reached the level.
 
     Args:
         m: How many columns `progress` has.
         p: How many columns `pairs` has.
-        n_outcomes: Largest number of outcomes.
+        n_outcomes: Largest number of classes.
     """
 
     def __init__(self, m: int, p: int, n_outcomes: int):
@@ -274,13 +277,13 @@ class Rewards:
         n_products = n * (n + 1) // 2
         self._n = 1 + n + n_products
         penalty = np.concatenate([[0.1], np.full(n, 0.1), np.full(n_products, 0.3)])
-        # Each outcome's posterior covariance, divided by the noise variance; kept by updates of rank one.
+        # Each class's posterior covariance, divided by the noise variance; kept by updates of rank one.
         self._covariance = np.tile(np.diag(1 / penalty), (n_outcomes, 1, 1))
         self._sums = np.zeros((n_outcomes, 2))
         self._weights = np.zeros((n_outcomes, self._n))
 
     def add(self, progress: np.ndarray, pairs: np.ndarray, outcome: np.ndarray, reward: np.ndarray) -> None:
-        """Learn from n transitions: `progress` (n, m), `pairs` (n, p), outcomes (n,) and rewards (n,)."""
+        """Learn from n transitions: `progress` (n, m), `pairs` (n, p), classes (n,) and rewards (n,)."""
         inputs = self._inputs(progress, pairs)
         for row, one, earned in zip(inputs, outcome.tolist(), np.asarray(reward, np.float64).tolist(), strict=True):
             # As in Sherman and Morrison, 1950. BLAS is not used: its threads cost more than so small a product.
@@ -296,7 +299,7 @@ class Rewards:
         return (th.as_tensor(inputs) @ th.as_tensor(self._weights[:n_outcomes]).T).numpy()
 
     def means(self, n_outcomes: int) -> np.ndarray:
-        """Mean rewards (n_outcomes,) that outcomes earned."""
+        """Mean rewards (n_outcomes,) that the classes earned."""
         return self._sums[:n_outcomes, 0] / np.maximum(self._sums[:n_outcomes, 1], 1.0)
 
     def _inputs(self, progress: np.ndarray, pairs: np.ndarray) -> np.ndarray:

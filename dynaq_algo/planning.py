@@ -123,8 +123,8 @@ class CrossedPairs:
         others = np.flatnonzero(~comes)
         if len(others):
             pairs[others] = replay.ask_pairs(transitions.position[others], crossed.candidate_id[others])
-        # A pair of the coming decision has the newest transition's position. The `pairs` of the pair's next state are
-        # read there; at another position they would be those of another state.
+        # The position says from which stored transition the `pairs` of the next state are read. For a candidate of the
+        # coming decision only the newest transition has the right ones; any other has those of another state.
         return crossed._replace(
             position=np.where(comes, newest, transitions.position),
             serial=np.where(comes, replay.serials(newest), transitions.serial),

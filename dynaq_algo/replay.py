@@ -190,8 +190,8 @@ class CandidateReplay:
         overwritten = index[self.n_added + np.arange(len(envs)) >= self.capacity]
         action, terminated = np.asarray(action).reshape(-1), np.asarray(terminated, bool)
 
-        # Each lookup adds a reference for the transition. Only then may the next lookup drop the reference that the
-        # environment's last observation holds.
+        # The order matters. The first lookup adds references of the transition itself. After that the second lookup may
+        # drop the references that the environment's last observation holds: the rows are not freed.
         self._release(overwritten)
         obs = _take(obs, envs)
         state_id, set_id = self._look_up(obs, envs)
@@ -337,7 +337,7 @@ class CandidateReplay:
                 "The numbers of a pair that was not shown are known only where observations have ids and an entry "
                 "`pairs`, and something computes `pair_features(applicant_ids, job_ids) -> (n, p)`: give the "
                 'environment such a method, or pass `DynaQ(pair_features=function)`. `planning_source="visited"` '
-                'and "candidates" need none.'
+                'and "candidates" work without such a method or function.'
             )
         applicant_id = self._pairs.applicant_id[index]
         if (applicant_id < 0).any():

@@ -24,8 +24,8 @@ class UpdatedMatrix:
     """A symmetric matrix (n, n), float64, to which multiples of outer products are added.
 
     An addition reads and writes the whole matrix, which takes longer than all else once the matrix is large. So the
-    latest additions to a large matrix are pending: they are kept as columns, which products take into account, and
-    then added together.
+    latest additions to a large matrix are *pending*. They are kept as columns, and a product with the matrix takes them
+    into account. Several of them are then added to the matrix at once.
 
     Args:
         device: Where the matrix is kept.

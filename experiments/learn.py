@@ -39,8 +39,9 @@ __all__ = ["learn_from_log"]
 
 _MOST_SHOWN = 20
 _ANSWERS_TOGETHER = 256
+"""A linear bandit learns a batch of answers at once. A batch has at most this many answers."""
 _CANDIDATES_TOGETHER = 16_384
-"""The largest numbers of answers, and of candidates of all these answers, in one batch of a linear bandit."""
+"""The candidate sets of a batch have at most this many candidates together. A single set may be larger."""
 
 
 @command(config_path="../conf", config_name="learn")

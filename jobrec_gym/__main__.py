@@ -32,7 +32,9 @@ _SIDES = ("jobs", "applicants")
 
 
 def requirements_by_extra(requires: Iterable[str]) -> dict[str, list[str]]:
-    """For each extra, names of the distributions that it needs; those of the extras that it includes are among them.
+    """For each extra, the names of the distributions that it needs.
+
+    An extra can include other extras; what these need is listed too.
 
     Args:
         requires: Lines of ``Requires-Dist``, such as ``"torch<3,>=2.8; extra == 'algo'"``.
@@ -136,7 +138,7 @@ def ranking(source: str, applicant: str | None, n: int, **options: str) -> str:
     except TypeError as error:
         given = " and ".join(f"--{name}" for name in options)
         raise ValueError(
-            f"{given} is for a file of jobs, and the market {source!r} is no file: leave out {given}."
+            f"a file of jobs can take {given}, but the market {source!r} is no file: leave out {given}."
         ) from error
     person = market.applicant(_which(market, applicant))
     lines = [f"{as_text(person.key)}  {as_text(person.title or person.occupation or '')}".rstrip()]
@@ -212,8 +214,9 @@ def command_line() -> LineParser:
         "--date-format",
         nargs="+",
         metavar="FORMAT",
-        help='how dates are written, such as "%%d.%%m.%%Y" for 31.12.2026; of several formats, no two may read the '
-        "same date as different days; ISO8601, which is the default, may be one of them",
+        help='how dates are written, such as "%%d.%%m.%%Y" for 31.12.2026; several formats can be given, and a date '
+        "that two of them read as different days or times is an error; ISO8601, which is the default, may be one of "
+        "them",
     )
     looking.add_argument(
         "--decimal", metavar="SIGN", help='the decimal sign of numbers, "," or "."; default: detected if possible'

@@ -74,7 +74,7 @@ class CandidateSampler(Protocol):
 class UniformCandidates:
     """Jobs drawn without replacement, each with the same probability.
 
-    If few jobs may be shown, some pairs of jobs come together in a set more often than other pairs, see
+    If there are few jobs to draw from, some pairs of jobs come together in a set more often than other pairs, see
     :func:`~jobrec_gym.counter_rng.permute`.
     """
 
@@ -116,7 +116,10 @@ class MixedCandidates:
 
 
 class AllCandidates:
-    """All jobs of the split by id, whatever ``num_candidates``: action ``i`` is always the same job."""
+    """All jobs of the split in ascending order of their ids, so action ``i`` is always the same job.
+
+    ``num_candidates`` has no effect.
+    """
 
     has_own_size = True
 
@@ -129,9 +132,8 @@ class LoggedCandidates:
     """Candidate sets of a log. A set that the person was shown is drawn uniformly; its jobs keep the log's order.
 
     A set that is larger than ``num_candidates`` is cut: it keeps the recommended job and as many other jobs as fit,
-    from the first on. With
-    ``n_drawn``, one job that was recommended to the person is shown among ``n_drawn`` jobs that are drawn at random. An
-    applicant who is not in the log is shown jobs drawn at random, for which a
+    from the first on. With ``n_drawn``, one job that was recommended to the person is shown among ``n_drawn`` jobs that
+    are drawn at random. An applicant who is not in the log is shown jobs drawn at random, for which a
     :class:`~jobrec_gym.simulators.logged.LoggedSimulator` has no answer.
 
     Args:

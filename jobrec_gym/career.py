@@ -78,7 +78,10 @@ class CareerProblem(RecommendationProblem):
         super().__init__(*arguments)
         if start is not None:
             if dynamics is not None:
-                raise ValueError("`start` and `dynamics` must not both be given: give `start` to the dynamics alone.")
+                raise ValueError(
+                    "`start` and `dynamics` must not both be given: pass `start` to the dynamics, as in "
+                    "`CareerDynamics(start=...)`, and not to the environment."
+                )
             dynamics = CareerDynamics(start=start)
         self.dynamics = make_dynamics(dynamics).bind(self.market)
         # The check takes two applicants and two jobs: with one, results of a fixed shape such as (1,) would pass.
@@ -194,7 +197,7 @@ class CareerProblem(RecommendationProblem):
     def begun(
         self, applicant_ids: Ids, candidate_ids: Ids
     ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
-        """As in :class:`~jobrec_gym.problem.RecommendationProblem`; an applicant stands where an episode begins."""
+        """As in :class:`~jobrec_gym.problem.RecommendationProblem`, in the states in which episodes begin."""
         steps = np.zeros(len(applicant_ids), np.int64)
         return self.seen(self.dynamics.start(applicant_ids), steps, applicant_ids, candidate_ids)
 
@@ -206,9 +209,9 @@ class CareerProblem(RecommendationProblem):
         keys: NDArray[np.uint64] | None,
         noise: NDArray[np.float64] | None = None,
     ) -> CareerAnswers:
-        """Asks the simulator, pays, and moves the applicants (n,), who stand in states (n, m).
+        """Asks the simulator, pays, and moves the applicants (n,), who are in states (n, m).
 
-        The keys (n,) are not read if ``noise`` (n,) is given, which :attr:`noise_of` computes from keys.
+        ``noise`` (n,) is what :attr:`noise_of` computes from the keys (n,). If it is given, the keys are not read.
         """
         told: dict[str, Any] = {} if noise is None else {"noise": noise}
         levels = self.dynamics.levels(states) if self.tells_levels else None
@@ -265,7 +268,8 @@ class _Careers:
                 axes broadcast with those of the ids. ``None`` is the progress at the start of an episode.
 
         Returns:
-            float32 (..., 2 + p), one column for each name of :attr:`pair_feature_names`.
+            float32 (..., q + p), one column for each name of :attr:`pair_feature_names`: q columns of the dynamics (2
+            by default), and p columns of the argument ``pair_features``.
 
         Raises:
             ValueError: If ids are not integers or name no row, or if shapes do not fit.
@@ -300,7 +304,8 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
 
     ## Observation Space
 
-    The ``Dict`` of ``JobRec-v0`` with one new entry, ``progress``, and more columns in ``pairs``:
+    The ``Dict`` of ``JobRec-v0`` with one new entry, ``progress``, and more columns in ``pairs``. With the default
+    dynamics:
 
     | entry | what it is |
     |---|---|

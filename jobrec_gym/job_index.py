@@ -1,4 +1,4 @@
-"""Approximate nearest jobs, for catalogues too large to compare one by one: a FAISS index in the market's folder."""
+"""Approximate nearest jobs, for catalogues of too many jobs to compare each: a FAISS index in the market's folder."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ __all__ = [
 
 
 Ties = Literal["position", "mean"]
-"""How equal scores are ranked: ``"position"`` keeps the order of the set, ``"mean"`` is the mean over all orders."""
+"""How equal scores are ranked. ``"position"`` keeps the order of the set. ``"mean"`` gives the mean of the measure over
+all orders of the candidates with equal scores."""
 
 
 def auc(scores: ArrayLike, hits: ArrayLike) -> NDArray[np.float64]:
@@ -131,7 +132,7 @@ def discounted_return(rewards: ArrayLike, gamma: float) -> float:
 
 
 def cumulative_regret(chosen: ArrayLike, oracle: ArrayLike) -> NDArray[np.float64]:
-    """Running sum of the regret: the best expected reward less that of the choice.
+    """Running sum of the regret: the best expected reward minus that of the choice.
 
     Args:
         chosen: (T,), expected reward of the choices.

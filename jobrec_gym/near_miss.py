@@ -37,7 +37,9 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 
 def with_known_keywords(call: C) -> C:
-    """A function or constructor whose error about an unknown keyword, a ``TypeError``, suggests a known one.
+    """Wraps a function or constructor so that its ``TypeError`` about an unknown keyword suggests a known keyword.
+
+    If no known keyword is like the unknown one, the error names all known keywords.
 
     Example:
         >>> with_known_keywords(lambda n_jobs=1: n_jobs)(n_jbs=2)

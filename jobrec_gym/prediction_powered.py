@@ -18,10 +18,10 @@ Floats = NDArray[np.float64]
 _FOLD = 2
 _MOST_FOLDS = 10
 _WORTHLESS = 6
-"""The judge's weight is computed as if this many more people had answered, for whom the judge is worthless. By chance,
-a handful of answers may show only small errors of a judge who is mostly right, and none of the large errors. Without
-the imagined people, 95 % intervals from 10 answers contained the planted value in .87 to .96 of 1,000 trials, depending
-on the judge."""
+"""The judge's weight is computed as if this many more people had answered, and the judge were worthless for them. By
+chance, a handful of answers may show only small errors of a judge who is mostly right, and none of the large errors.
+Without the imagined people, 95 % intervals from 10 answers contained the planted value in .87 to .96 of 1,000 trials,
+depending on the judge."""
 _SURPRISE = 1 / 2
 """The variance also counts an imagined person, whose error is the largest of all errors seen. If the judge
 has weight 1, the imagined person counts as this fraction of a person. If the judge has a smaller weight, the fraction
@@ -57,12 +57,14 @@ def powered_mean(
     """The mean answer, from a few answers and a judge's predictions of all answers (Angelopoulos et al., Science 2023).
 
     The estimate is ``w * mean(predicted) + mean(answers - w * judged)``. The weight ``w`` of the judge is the one that
-    gives the least variance (PPI++, Angelopoulos et al., 2023), computed as if six more people had answered for whom
-    the judge is worthless: the fewer the answers, the further the weight stays below 1. The weight is cross-fitted:
-    that of a fold of people is computed from the other folds. A judge that knows nothing gets a weight near 0.
+    gives the least variance (PPI++, Angelopoulos et al., 2023). It is computed as if six more people had answered, and
+    the judge were worthless for these six: the fewer the answers, the further the weight stays below 1. The weight is
+    cross-fitted: that of a fold of people is computed from the other folds. A judge that knows nothing gets a weight
+    near 0.
 
     Args:
-        answers: (n,), each an unbiased term of the mean.
+        answers: (n,), numbers whose mean is an unbiased estimate of the mean that is sought, such as rewards, or
+            rewards times their weights.
         judged: (n,), the judge's prediction of each answer.
         person: (n,), the person who answered. People are independent; the answers of one person need not be.
         predicted: (N,), the judge's predictions for all recommendations; these may include the n answered ones.

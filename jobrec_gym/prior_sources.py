@@ -21,7 +21,8 @@ Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 LESS_JOB_MEAN = "less_job_mean"
-"""Name of a source's option: from each of the source's values, the mean of the job is subtracted."""
+"""Name of a source's option. It subtracts from each value of the source the mean of the source's values for the same
+job: over all applicants, or as given."""
 
 _VALUES, _OPTIONS = "values", ("values", LESS_JOB_MEAN)
 _NO_CUTS = (0.0, 0.0, 0.0)  # thresholds that are never read: a source is asked for probabilities
@@ -40,9 +41,10 @@ class SourcedPairValues(PairValues):
       [0, 1]: with the default rewards a click and an ignored job are both 0. A live model is asked only about the pairs
       that are shown, and its own ``Budget`` caps the cost. A pair that the model does not answer gets
       an average: (0.5 + the sum of the model's values so far) / (1 + their number).
-    * ``{"values": any of these, "less_job_mean": True}``: the mean of the job is subtracted. For an array, a recording,
-      a planted truth or the cosine, this is the mean over all applicants. For a function or a live model the mean is
-      unknown, so give the means themselves, ``"less_job_mean": (n_jobs,)``.
+    * ``{"values": any of these, "less_job_mean": True}``: from each value, the mean of the source's values for the same
+      job is subtracted. For an array, a recording, a planted truth or the cosine, this is the mean over all applicants.
+      For a function or a live model the mean is unknown, so give the means themselves,
+      ``"less_job_mean": (n_jobs,)``.
 
     Values are in [0, 1]. The values of an array, of a recording, and of a source with ``"less_job_mean": True`` are
     rescaled by their smallest and largest value. The values of a function must be in [0, 1] already.
@@ -209,7 +211,7 @@ class _LookUp:
 
 
 class _LessMean:
-    """A source's values minus the mean of the job, halved and moved so that 0.5 stands for the mean."""
+    """A source's values minus the mean of its values for the same job, halved and moved so that 0.5 is the mean."""
 
     def __init__(self, ask: Callable[[Ids, Ids], Floats], means: Floats):
         self._ask, self._means = ask, means

@@ -288,7 +288,7 @@ class RecommendationProblem:
             ``None`` if the state has none: no source is live, or the state is of an older version.
 
         Raises:
-            ValueError: For a state of other live sources than those here.
+            ValueError: If the state was saved with live sources whose names are not those of the live sources here.
         """
         if _LIVE not in state:
             return None

@@ -25,8 +25,9 @@ def steps(total: int, size: int, what: str, unit: str, *, progress: bool | None 
         size: How many units are done at once.
         what: The work, e.g. ``"indexing jobs"``.
         unit: Name of the unit, in the singular, e.g. ``"job"``.
-        progress: ``None`` shows a bar on a terminal (with tqdm) and logs elsewhere. ``True`` does the same, and the log
-            also has the last step. ``False`` is silent. Work of a single step shows nothing.
+        progress: ``None`` shows a bar on a terminal (with tqdm); elsewhere it logs a line at most every 10
+            seconds. ``True`` does the same, and also logs a line at the end if it shows no bar. ``False`` is silent.
+            Work of a single step shows nothing.
     """
     starts = range(0, total, size)
     if progress is False or len(starts) < 2:

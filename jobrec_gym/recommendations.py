@@ -60,7 +60,7 @@ class Recommendation:
     Attributes:
         rank: From 1.
         job_id: The row in ``market.jobs``.
-        key: The source's own name of the job.
+        key: The name that the job has in the file or data set that the market was loaded from.
         title: The job's title, or its occupation if it has no title.
         score: The number by which the job is ranked: the agent's value, or the cosine.
         cosine: Similarity of the applicant's and the job's vectors, in [-1, 1].
@@ -129,12 +129,13 @@ def recommend(
         A list of recommendations, the best first. Jobs of equal score are in the order of their rows.
 
     Raises:
-        ValueError: For an unknown applicant or job; an ``n`` below 1; an ``open_at`` that is no date, or for a market
-            without dates; an agent that was trained on another catalogue; an agent that needs observations that this
-            market does not have; an agent with a prior source that subtracts each job's mean over the applicants
-            (``"less_job_mean": True``), if it was trained with other applicants; or scores that are not one finite
-            number for each candidate.
-        TypeError: For an object that cannot score, or an ``exclude`` that is no sequence.
+        ValueError: For an unknown applicant or job; an ``n`` below 1; an ``open_at`` that is no date; an ``open_at``
+            with a market without dates; an agent that was trained on another catalogue; an agent that needs
+            observations that this market does not have; an agent with a prior source that subtracts each job's mean
+            over the applicants (``"less_job_mean": True``), if it was trained with other applicants; or scores that are
+            not one finite number for each candidate.
+        TypeError: For an object that cannot score; or for an ``exclude``, or a value of a mapping ``exclude``, that is
+            a text or cannot be iterated.
         ImportError: For more than 50,000 jobs without FAISS.
 
     Example:
@@ -160,7 +161,7 @@ def recommend_each(
     """:func:`recommend` for many applicants, one after the other.
 
     Args:
-        agent: As in :func:`recommend`, like the arguments below.
+        agent: As in :func:`recommend`, like all arguments below but ``applicants`` and ``batch_size``.
         market: Applicants and jobs.
         applicants: Rows of the market's applicants, (m,).
         n: How many jobs for each.

@@ -16,8 +16,8 @@ from jobrec_gym.shown_text import as_text
 __all__ = ["PAID_FOR", "Scene", "context_in_words", "headline", "render_text", "standing"]
 
 PAID_FOR = {"reward/cosine": "scaled cosine", "reward/feedback": "feedback", "reward/pay": "pay"}
-"""Shown names of the parts of a reward, by their entry in ``info``. A cosine is paid on another scale than its own,
-such as ``(1 + c) / 2``; under one name the paid and the raw number would contradict each other."""
+"""Shown names of the parts of a reward, by their entry in ``info``. The paid cosine is usually rescaled, for instance
+to ``(1 + c) / 2``. A picture also shows the raw cosine of each candidate, so the two have different names."""
 
 _SHOWN_CANDIDATES = 10
 _SHOWN_SKILLS = 100

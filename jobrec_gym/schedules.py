@@ -1,4 +1,4 @@
-"""Schedules of the weight of the cosine reward, which falls with the number of agent steps."""
+"""Schedules of the weight of the cosine reward, which changes with the number of agent steps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AnnealSchedule:
 
     Args:
         steps: Agent steps until ``end`` is reached; not for ``"two_phase"``, which has ``switch_at`` in its place.
-        kind: How the weight falls.
+        kind: How the weight goes from ``start`` to ``end``.
         start: Weight at step 0, in [0, 1].
         end: Weight from ``steps`` on, in [0, 1].
         switch_at: Agent step of the switch; ``"two_phase"`` only.

@@ -76,7 +76,10 @@ class LineParser(argparse.ArgumentParser):
 
 @contextmanager
 def output_may_fail() -> Iterator[None]:
-    """Ends a program whose output fails: silently if the reader is gone (``... | head``), with one line if it is full.
+    """Ends a program whose output fails.
+
+    The program ends silently if the reader is gone (``... | head``). It ends with one line of error if the output
+    cannot be written for another reason, such as a full disk.
 
     Letters that the standard output cannot encode are written as backslash escapes. On Windows, for instance, a pipe
     cannot encode all letters.

@@ -236,7 +236,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     def begun(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         """Applicants (m,) and candidates (m, k) of episodes that have made exactly one step, for reward wrappers.
 
-        ``None`` if there is no such episode, and if candidates change at each step or are too many to prepare for.
+        ``None`` if there is no such episode. Also ``None`` if candidates change at each step, or are too many to
+        compute all their rewards ahead.
         """
         if not self._problem.is_foreseeable or not self._ready:
             return None
@@ -353,12 +354,14 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         """Puts applicants of rows (m,) into the states that episodes begin with; does nothing where nobody moves."""
 
     def _state_entries(self) -> dict[str, NDArray[Any]]:
-        """Entries of the infos that say where all environments stand; the arrays belong to the caller."""
+        """Entries of the infos that describe the state of all environments; the arrays belong to the caller."""
         ids = {"applicant_id": self._applicant_ids.copy(), "candidate_ids": self._candidate_ids.copy()}
         return {**ids, "action_mask": self._masks.copy()}
 
     def end_episodes(self, rows: Mask, infos: dict[str, Any]) -> Batch:
-        """Ends episodes from outside, after a step. A wrapper calls it when a reward means success.
+        """Ends episodes from outside, after a step.
+
+        A reward wrapper calls this method where the decision is one of its ``terminate_on``.
 
         In same-step mode the rows are reset at once, and the step's ``infos`` get the entries of ended rows
         (``final_obs``, ``final_info``). In next-step mode the next step resets the rows; in disabled mode the caller
@@ -438,8 +441,9 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         """Restores a state of :meth:`get_state`.
 
         Raises:
-            ValueError: For a state of another number of environments, or of other live models in ``prior_sources``;
-                these environments are then unchanged.
+            ValueError: If the state was saved with another number of environments. Also if it was saved with live
+                models in ``prior_sources`` whose names are not those of the live models here. These environments are
+                then unchanged.
         """
         if len(state["episodes"]) != self.num_envs:
             raise ValueError(

@@ -98,7 +98,9 @@ def whole_folder(
 
 
 def write_array(file: Path, array: NDArray[Any]) -> None:
-    """Writes an ``.npy`` file as ``np.save`` does. On a full disk the error says so and names the file.
+    """Writes an ``.npy`` file as ``np.save`` does. On a full disk the error says so.
+
+    The error then names no file. Within :func:`whole_folder` it names the folder.
 
     Raises:
         ValueError: For an array of objects.

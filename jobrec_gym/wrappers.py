@@ -297,8 +297,9 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
         self._resets_at_once = self.autoreset_mode is AutoresetMode.SAME_STEP
         if self._terminate_on and self._resets_at_once and env.observation_space is not self._base.observation_space:
             raise ValueError(
-                "`terminate_on` in same-step mode starts episodes whose observations no wrapper beneath has seen: put "
-                "observation wrappers outside of this one, or use another `autoreset_mode`."
+                "In same-step mode an episode that `terminate_on` ends is followed at once by a new one, whose first "
+                "observation the wrappers beneath never see: put observation wrappers outside of this one, or use "
+                "another `autoreset_mode`."
             )
 
     @property
@@ -398,13 +399,14 @@ class FeedbackReward(_FeedbackRewards, _RewardWrapper):
     ``reward/cosine``. The last ``info`` of an episode has the sums ``episode_sum/feedback`` and ``episode_sum/cosine``.
 
     Args:
-        env: A ``JobRec-v0`` or ``JobRecCareer-v0``, wrapped or not.
+        env: A ``JobRec-v0``, wrapped or not.
         simulator: The simulated applicants: a ``UserSimulator`` or its spec.
         terminate_on: Decisions that end the episode, e.g. ``("apply",)``. Ending on success lowers the return at gamma
             > 0: an agent then learns to delay success.
 
     Raises:
-        ValueError: For an object that is not a simulator, or an unknown decision.
+        ValueError: For an object that is not a simulator, an unknown decision, or a ``JobRecCareer-v0``, which asks its
+            own simulator.
 
     Example:
         >>> env = FeedbackReward(gym.make("JobRec-v0"), RuleSimulator(seed=0))
@@ -418,7 +420,7 @@ class VectorFeedbackReward(_FeedbackRewards, _VectorRewardWrapper):
     """Pays simulated decisions in a vector environment, all asked for at once; the twin of :class:`FeedbackReward`.
 
     Args:
-        env: A ``JobRecVectorEnv``, wrapped or not.
+        env: A ``JobRecVectorEnv``, wrapped or not, but no ``JobRecCareerVectorEnv``.
         simulator: The simulated applicants: a ``UserSimulator`` or its spec.
         terminate_on: Decisions that end the episode.
     """
@@ -428,7 +430,7 @@ class LLMReward(_LLMRewards, FeedbackReward):
     """:class:`FeedbackReward` by a language model; refuses a ``RuleSimulator``, which is not a language model.
 
     Args:
-        env: A ``JobRec-v0`` or ``JobRecCareer-v0``, wrapped or not.
+        env: A ``JobRec-v0``, wrapped or not.
         simulator: The simulated applicants: a ``UserSimulator`` or its spec.
         terminate_on: Decisions that end the episode.
 
@@ -441,7 +443,7 @@ class VectorLLMReward(_LLMRewards, VectorFeedbackReward):
     """The twin of :class:`LLMReward`.
 
     Args:
-        env: A ``JobRecVectorEnv``, wrapped or not.
+        env: A ``JobRecVectorEnv``, wrapped or not, but no ``JobRecCareerVectorEnv``.
         simulator: The simulated applicants: a ``UserSimulator`` or its spec, but no ``RuleSimulator``.
         terminate_on: Decisions that end the episode.
     """
@@ -458,8 +460,9 @@ class HybridReward(_HybridRewards, _RewardWrapper):
 
     Args:
         env: A ``JobRec-v0`` or ``JobRecCareer-v0``, wrapped or not.
-        simulator: The simulated applicants: a ``UserSimulator`` or its spec. Give ``None`` around an environment that
-            asks its applicants itself, as ``JobRecCareer-v0`` does: the feedback is then that environment's reward.
+        simulator: The simulated applicants: a ``UserSimulator`` or its spec. It must be ``None`` around an environment
+            that asks its applicants itself, as ``JobRecCareer-v0`` does: the feedback is then that environment's
+            reward. It must not be ``None`` around a ``JobRec-v0``.
         schedule: An ``AnnealSchedule`` or its spec.
         cosine_scale: ``"unit"``, as in the note; ``"raw"``; or ``"matched"``: rescaled to a mean of 0.04 and a
             standard deviation of 0.28, so that annealing does not shift the level of the reward. These are the figures

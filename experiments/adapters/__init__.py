@@ -1,1 +1,4 @@
-"""Public data sets as logs. An adapter is a module with ``read(path) -> Interactions``; you get the set yourself."""
+"""Adapters: modules that read public data sets as logs.
+
+Each has a function ``read(path, encoder) -> Interactions``. You get the data sets yourself.
+"""

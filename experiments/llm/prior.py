@@ -53,10 +53,12 @@ CHECKPOINTS = (0, 20, 50, 100, 200)
 """Interactions after which the greedy policy is scored."""
 
 THIS_MODEL = ("model", "model less job's mean")
-"""Two forms of the model's answers, for runs on the planted truth: probabilities, and these less each job's mean."""
+"""Two forms of the model's answers, for runs on the planted truth: probabilities, and probabilities minus each job's
+mean."""
 
 SCORE_LIMIT, REGRET_LIMIT = 0.02, 0.05
-"""What a source may cost from 50 answers on: score, and the share by which the regret of later answers is larger."""
+"""Limits of what a source may cost, compared with the same prior without it. The first is for the loss of score from 50
+answers on. The second is for the share by which the regret of the answers after the 50th is larger."""
 
 _REWARDS = np.array([DEFAULT_REWARDS[decision] for decision in DECISIONS])
 _N_CANDIDATES, _SETS = 10, 200
@@ -644,8 +646,8 @@ def _cost(found: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]]) -> di
 def goals_table(goals: dict[str, Any], alignments: Sequence[float], noises: Sequence[float]) -> list[Table]:
     """How often a source costs more than its limits: a row for each comparison, counted over noises and alignments.
 
-    The limits are :data:`SCORE_LIMIT` after 50, 100 or 200 answers, and :data:`REGRET_LIMIT` of the regret from the
-    50th answer on.
+    The limits are :data:`SCORE_LIMIT` after 50, 100 or 200 answers, and :data:`REGRET_LIMIT` of the regret of the
+    answers after the 50th.
 
     Args:
         goals: What :func:`goals_of` returned. If that is empty, there is no table.

@@ -35,7 +35,7 @@ class Difference(NamedTuple):
     """The mean difference of two groups' scores over seeds, and its interval.
 
     Attributes:
-        mean: The score of the first group less that of the second.
+        mean: The score of the first group minus that of the second.
         half: Half the width of the interval; infinite for one seed.
         n_seeds: Number of seeds that both groups have.
     """

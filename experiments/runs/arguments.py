@@ -87,7 +87,10 @@ def from_home(arguments: Sequence[str]) -> list[str]:
 
 
 def refuse_lists_of_values(arguments: Sequence[str], configs: Path) -> None:
-    """Ends a command that gives a group a list of values, not of names of options. Hydra has no clear error for it.
+    """Ends a command that sets a group, such as ``algo``, to a list of values.
+
+    A group takes the name of an option. For a list of values Hydra has no clear error. A list of names of options is
+    not refused here.
 
     Args:
         arguments: The arguments of the command line.

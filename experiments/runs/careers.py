@@ -43,8 +43,8 @@ POLICIES: Mapping[str, OraclePolicy] = {
     "myopic": "myopic",
     "oracle": "best",
 }
-"""Reference policies, with their names in :class:`~jobrec_gym.oracle.CareerOracle`. No bandit earns more than
-``myopic``."""
+"""Reference policies, with their names in :class:`~jobrec_gym.oracle.CareerOracle`. ``myopic`` is the best
+policy that a bandit can learn."""
 
 _LEVEL = "progress/level"
 _LEFT_BY = (10, 20, 30)

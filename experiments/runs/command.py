@@ -189,7 +189,7 @@ def in_one_line(error: BaseException) -> str:
     if said.startswith("Config group override"):  # Hydra's words, which name no way out
         return f"a group is chosen by the name of an option, algo=dynaq for instance: {said:.200}."
     name = "" if type(error) is ValueError else f"{type(error).__name__}: "
-    return f"{name}{said or 'no words'} (debug=true shows where)"
+    return f"{name}{said or 'the error has no message'} (debug=true shows where)"
 
 
 def _told(call: Callable[[], Any], given: Sequence[str], in_debug: bool, task: Callable[..., Any]) -> Any:

@@ -78,8 +78,8 @@ _ending = False
 def held() -> Iterator[Waiting]:
     """Protects work whose results must be complete: a first signal waits until :meth:`Waiting.end`, a second does not.
 
-    It has an effect only within :func:`interruptible` and after :func:`as_child`. In such a child a second signal is
-    ignored.
+    It has an effect within :func:`interruptible`, and in a process that has called :func:`as_child`; nowhere else. In
+    a process that has called :func:`as_child` a second signal is ignored.
 
     Raises:
         Interrupted: At the end, if a signal still waits.

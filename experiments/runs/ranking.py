@@ -180,7 +180,8 @@ def rank_people(
     Raises:
         RunError: If the ending is unknown, the split is empty, ``out`` is a folder or one of the files that are read,
             or another process writes the same file. Also if ``applicants`` is a file of other people, and the agent
-            reads numbers less each job's mean over the people of the market (``less_job_mean: true``).
+            reads numbers from which each job's mean over the people of the market is subtracted
+            (``less_job_mean: true``).
         ValueError: If the file of people or of pairs is wrong, and as in :func:`jobrec_gym.recommend`.
     """
     out = Path(out)
@@ -312,7 +313,7 @@ def _refuse_means_over_people(ranking: Ranking) -> None:
     shown = ranking.observation if isinstance(ranking.observation, Mapping) else {}
     for name in less_own_means(shown.get("prior_sources") or {}):
         raise RunError(
-            f"`applicants`: the agent reads `{name}` less each job's mean over the market's applicants "
+            f"`applicants`: the agent reads `{name}` minus each job's mean over the market's applicants "
             f"(`env.prior_sources`), and the people of a file have other means. Rank the market's own applicants "
             f"(leave out applicants=), or train an agent whose source has fixed means, one number for each job: "
             f"{LESS_JOB_MEAN}: [...]."

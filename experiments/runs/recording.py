@@ -194,8 +194,8 @@ class LearningCurve(BaseCallback):
         checkpoint_interval: Interactions between calls of ``save_checkpoint``, each right after a row; ``None`` for no
             calls.
         save_checkpoint: Function that writes a checkpoint; ``None`` for an algorithm that has none.
-        waiting: A signal that may wait. The run ends as soon as all updates that are due are done, and a checkpoint is
-            written then. Without ``save_checkpoint`` it ends at the next step.
+        waiting: Says whether a signal waits. If one does, the run ends as soon as all updates that are due are done,
+            and writes a checkpoint. Without ``save_checkpoint`` it ends at the next step.
     """
 
     def __init__(

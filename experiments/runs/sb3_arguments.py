@@ -37,7 +37,10 @@ _EVERY = ("step", "episode")
 
 
 def require_sb3_arguments(place: str, entry: Mapping[str, Any]) -> None:
-    """Checks the arguments of a learner by the ranges that make sense. Other learners check their own.
+    """Checks that the arguments of a learner of Stable-Baselines3 are in the ranges that make sense.
+
+    Learners of ``sb3_contrib`` and ``experiments.learners.flat_dqn`` are checked too. Other learners check their own
+    arguments, so they are not looked at.
 
     The class is not imported. An argument that is itself an object to be made, such as a schedule, is left out.
 
@@ -60,9 +63,9 @@ def require_sb3_arguments(place: str, entry: Mapping[str, Any]) -> None:
 
 
 def as_sb3_wants(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a learner that it takes only as tuples, as Stable-Baselines3 does; empty if there are none.
+    """Arguments that Stable-Baselines3 takes only as tuples, made from the lists of a config; empty if there are none.
 
-    A config cannot hold tuples.
+    A config cannot hold tuples. Learners of ``sb3_contrib`` and of this project take these arguments likewise.
 
     Args:
         entry: The entry, with ``_target_`` and arguments.

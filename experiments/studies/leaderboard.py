@@ -22,8 +22,8 @@ from experiments.runs.tables import markdown_table
 __all__ = ["COLUMNS", "Row", "page_of", "read_rows", "rows_of", "table_of", "update"]
 
 _PLAIN = re.compile(r"[\w%+,./:=@\[\]-]+", re.ASCII)
-"""An argument that needs no quotation marks in a shell. Most arguments contain brackets, which a shell replaces only if
-the name of a file matches."""
+"""An argument that needs no quotation marks in a shell. Brackets count as harmless: a shell replaces them only if the
+name of a file matches, and most arguments contain them."""
 _TABLE = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- /leaderboard -->)", re.DOTALL)
 _REGRET = re.compile(r"(-?[\d,]+) \[(-?[\d,]+), (-?[\d,]+)\]")
 _SEEDS = re.compile(r"\d+(-\d+)?( \d+(-\d+)?)*")

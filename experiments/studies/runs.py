@@ -158,8 +158,9 @@ def compose_runs(
         path: File or folder of a market that is not in the package.
 
     Raises:
-        RunError: If the overrides do not compose, the run cannot be built, a ``path`` is needed and missing, or the
-            steps of several environments miss a point.
+        RunError: If the overrides do not compose, the run cannot be built, or a ``path`` is needed and missing. Also if
+            learners are scored after a number of interactions that is no multiple of the number of environments, so
+            that no step ends there.
     """
     misled = learner.misled if f"setting={MISLED}" in overrides else ()
     named = as_override("name", learner.name)

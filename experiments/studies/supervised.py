@@ -55,7 +55,7 @@ class ShownPairs:
 
 
 class Vectors:
-    """The vectors of a market, less the mean job. What all texts have in common says nothing about which jobs fit.
+    """The vectors of a market, minus the mean job. What all texts have in common says nothing about which jobs fit.
 
     Args:
         market: The market.

@@ -25,7 +25,8 @@ LISTED = 10
 """How many jobs a list has."""
 
 _MOST_WATCHED = 8
-"""The largest number of simulated applicants in memory. Each has two learners, so each is larger than a visit."""
+"""The largest number of simulated applicants in memory. Each has its own copies of two agents (cosine needs none), so
+each is larger than a visit."""
 
 _SECRET_BYTES = 24
 _SECRET = re.compile(r"[\w-]{32}", re.ASCII)  # the form of the secrets that `new_secret` makes

@@ -87,7 +87,7 @@ _GROUPS = {
     sign: re.compile(rf"[+-]?\d{{1,3}}([{_SPACES}{other}])\d{{3}}(?:\1\d{{3}})*(?:\{sign}\d+)?", re.ASCII)
     for sign, other in (".,", ",.")
 }
-"""Numbers whose thousands are separated by one and the same character, by the decimal sign."""
+"""For each decimal sign: the pattern of a number whose thousands are all separated by the same character."""
 _OTHER = {".": ",", ",": "."}
 _ONE_GROUP = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
 _SHORT = 1000

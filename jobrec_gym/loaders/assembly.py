@@ -470,8 +470,8 @@ def _held_out(
         }
     if own:
         raise MarketError(
-            f"`split_by={split_by!r}` and the split that {' and '.join(own)} have of their own both say which rows are "
-            "held out: leave one of them out."
+            f"two splits are given: `split_by={split_by!r}`, and the `split` that {' and '.join(own)} have of their "
+            "own. Use only one of the two."
         )
     for side, records in sides.items():
         lacking = [record for record in records if not (record.occupation or "").strip()]

@@ -121,7 +121,7 @@ def applicants_of(occupations: Sequence[Occupation], n: int, seed: int) -> list[
 
 
 class _Words:
-    """Numbers words in the order in which they come."""
+    """Gives each new word the next number."""
 
     def __init__(self) -> None:
         self.words: list[str] = []

@@ -110,8 +110,9 @@ class CellRules:
             ``45.000 €``, a number that may mean 45 or 45,000 is refused; it is accepted if other numbers of the column
             show that its sign separates thousands.
         date_format: How dates are written, see :data:`~jobrec_gym.market.dates.DateFormat`; ``None`` is ISO 8601.
-        is_taken_over: Whether the rules were not given for this table, but are those of another table. If True, and
-            the ``skill_separator`` is not ``;``, a warning comes if hardly any cell has it and another one is likely.
+        is_taken_over: Whether the rules were not given for this table, but are those of another table. A warning then
+            comes if the ``skill_separator`` is not ``;``, hardly any cell has this separator, and another separator is
+            likely.
 
     Raises:
         MarketError: For a value that is not allowed.

@@ -64,7 +64,8 @@ def html_text(text: str) -> str:
     # after "<![" that it does not know.
     tags, rest = source[:end].replace("<![", "<!"), source[end:].replace("<", "&lt;")
     # A "<!--" after the last end of a comment begins no comment, and the parser would search for the end of each one
-    # anew. It is text, up to the next ">" or end tag: in a script it must not hide "</script>".
+    # anew. Such a "<!--" is read as text, and so is what follows, up to the next ">" or end tag. The text stops there,
+    # so that a "</script>" behind it still ends its script.
     ends = [found.start() for found in _COMMENT_END.finditer(tags)]
     last = max(ends[-1] - len("<!--") + 1, 0) if ends else 0
     tags = tags[:last] + _COMMENT_BEGUN.sub(lambda found: found[0].replace("<", "&lt;"), tags[last:])

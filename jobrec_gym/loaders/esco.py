@@ -113,8 +113,8 @@ def read_esco(
     * Soft: the skills of the transversal collection, those of reuse level "transversal", and those named by
       ``soft_skills``. Hard: all others.
     * Family: the ISCO major group. Seniority: the group's ISCO skill level (1 elementary, 2 clerks to operators, 3
-      technicians, 4 professionals, 5 managers), because ESCO has no levels. Titles: alternative labels. Related: the
-      other occupations of the same ISCO unit group.
+      technicians, 4 professionals, 5 managers), because ESCO has no levels. Titles: the first ten
+      alternative labels. Related: the first ten other occupations of the same ISCO unit group.
 
     Raises:
         MarketError: As :func:`load_esco`.

@@ -55,7 +55,7 @@ EVENT_WORDS = ("impression", *DECISIONS)
 
 WITHOUT_PROPENSITIES = (
     " So the log gets no propensities: nobody knows the probability of the choice among fewer jobs. To keep "
-    "them, leave such sets out, `on_unknown_shown='bad', on_bad='skip'`."
+    "propensities, leave such sets out: `on_unknown_shown='bad', on_bad='skip'`."
 )
 """The end of the warning that candidate sets lack unknown jobs, for a log that has propensities."""
 
@@ -67,7 +67,7 @@ _NO_EVENT = -1
 _UNKNOWN_EVENT = "unknown event"
 _NO_SET = -1
 _NOT_WHOLE = "recommendations of a set with an impossible event (`events={'sets': False}` keeps them, without sets"
-_KEEPS_KNOWN = "; `on_unknown_shown='skip'` keeps a set of which the market lacks some jobs, with its known jobs"
+_KEEPS_KNOWN = "; if the market lacks some jobs of a set, `on_unknown_shown='skip'` keeps the set without these jobs"
 _PLURAL = re.compile(r"\b(event|recommendation)s\b")
 _MOST_SHOWN = 1 << 28
 """The most entries of ``shown_ids``: 2 GiB of them."""
@@ -84,10 +84,11 @@ class Events:
     """How the events of a site become recommendations with one answer each; see ``load_interactions(events=)``.
 
     An impression, which is an event that says that a job was shown, opens a recommendation. Any other event counts for
-    one impression of the same person and job that is not later than the event: for the latest one of the set that the
-    event names, or, if there is none, for the latest of all. The answer is the strongest event that counts: ``ignore``
-    < ``click`` < ``save`` < ``apply``. An impression for which no event counts was ignored. The order of the file does
-    not matter, and at equal times impressions come first.
+    one impression of the same person and job that is not later than the event. If the event names a set, it counts for
+    the latest such impression in this set. If it names no set, or if that set has no such impression, it counts for the
+    latest of all such impressions. The answer is the strongest event that counts: ``ignore`` < ``click`` < ``save`` <
+    ``apply``. An impression for which no event counts was ignored. The order of the file does not matter, and at equal
+    times impressions come first.
 
     All jobs that a person was shown under one id (column ``set``) are the candidate set of each recommendation under
     this id. Impressions without an id are in one set if they have the same time. A job that is shown again under the
@@ -103,10 +104,11 @@ class Events:
         window: How long after an impression events count for it, in the unit of ``time``: seconds if times are dates.
             ``None`` sets no limit.
         without_impression: What happens to events that have no impression, or none within the window. ``"skip"``
-            leaves them out and counts them. ``"keep"`` makes recommendations of them. All such events of a person and
-            a job that are not separated by an impression of this person and job become one recommendation, at the time
-            of the first of these events. The set of this recommendation is the job alone. Its propensity is 1 if the
-            log has propensities.
+            leaves them out and counts them. ``"keep"`` makes recommendations of them. All such events of one person
+            and one job become one recommendation, at the time of the first of these events. If an impression of this
+            person and job lies between two of the events, for instance one whose window has ended, they become two
+            recommendations. The set of such a recommendation is the job alone. Its propensity is 1 if the log has
+            propensities.
         sets: Whether recommendations get candidate sets. If True, a set of which an impression was left out as a bad
             row is not whole, and all recommendations of that set are left out too. If the row is bad only because the
             market lacks its job, ``on_unknown_shown="skip"`` leaves only this job out of the set.
@@ -221,8 +223,8 @@ def read_events(
 class _Found:
     """The events of a file, without those that are left out or wrong.
 
-    An impression whose person, job and time are right stays among the events even if another cell of it is wrong,
-    because it shows for which impression later events count. Its recommendation is left out.
+    An impression stays among the events if its person, job and time are right and only another cell of it is wrong.
+    Later events then count for it, and not for an earlier impression. Its recommendation is left out.
 
     Attributes:
         kind: int64 (n,), a place in ``DECISIONS``, or ``_IMPRESSION``.
@@ -235,8 +237,8 @@ class _Found:
         is_lost: bool (n,), whether the event is an impression with a wrong cell.
         has_impressions: Whether any event of the file is an impression, even a wrong one.
         lost: The persons, sets and times of wrong impressions that are not among the events, and whether each is wrong
-            only because the market lacks its job. Their sets are not whole, except that unknown jobs may be left out
-            of a whole set (``on_unknown_shown="skip"``).
+            only because the market lacks its job. Their sets are not whole. With ``on_unknown_shown="skip"`` unknown
+            jobs do not count: a set that lacks only unknown jobs is whole.
     """
 
     kind: _Numbers
@@ -284,7 +286,10 @@ class _Checked:
         self.bad = BadRows()
 
     def values(self, column: _Column, read: Callable[[Any], float], among: _Mask | None = None) -> NDArray[np.float64]:
-        """The value (n,) of each row's cell, 0 for a wrong cell. Good rows (``among``) with a wrong cell become bad."""
+        """The value (n,) of each row's cell, 0 for a wrong cell; a good row with a wrong cell becomes bad.
+
+        If ``among`` is given, only the rows that it marks become bad.
+        """
         values = np.zeros(len(column.distinct))
         complaints: dict[str, list[int]] = {}
         for place, cell in enumerate(column.distinct):
@@ -664,8 +669,8 @@ def _told(
         together = "under one id or at one time" if "set" in names else "at one time; a column `set` may say more"
         line += f" What was shown together is not known: nobody was shown two jobs {together}."
     if n_smaller:
-        sets = "set of 1 of them is" if n_smaller == 1 else f"sets of {n_smaller:,} of them are"
-        line += f" The candidate {sets} without the jobs that the market lacks."
+        sets = "set of 1 recommendation is" if n_smaller == 1 else f"sets of {n_smaller:,} recommendations are"
+        line += f" The candidate {sets} smaller, without the jobs that the market lacks."
         line += WITHOUT_PROPENSITIES if "propensity" in names else ""
     if rules.window is not None and (latest := np.abs(found.time).max()) >= _NO_SECONDS:
         line += f" `window` is in the unit of `time`, which is hardly seconds: times go up to {latest:,.0f}."

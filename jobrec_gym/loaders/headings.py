@@ -1,4 +1,7 @@
-"""Headings of columns in other languages, and of logs, that a message proposes for a field; nothing reads them."""
+"""Usual headings of columns in other languages, and in logs.
+
+A message proposes such a column for a field. No loader takes it by itself.
+"""
 
 from __future__ import annotations
 

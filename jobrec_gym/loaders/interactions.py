@@ -131,10 +131,11 @@ def load_interactions(
         on_unknown_shown: What an unknown job does to the candidate sets of other jobs, which were shown together with
             it. With ``"bad"`` it spoils them: a row that has it in ``shown`` is wrong, and with ``events`` all
             recommendations of its set are left out. With ``"skip"`` the set is the known jobs alone, and a warning
-            counts such sets. A row whose own job is unknown, or that shows a job by something that is no key or no row
-            number, is wrong in both cases. If a set has lost jobs, the log gets no propensities: they are probabilities
-            of a choice among all jobs that were shown, and say nothing about a choice among fewer. The method
-            ``"dm"`` of :mod:`jobrec_gym.off_policy` needs none; it then estimates a choice among the known jobs.
+            counts such sets. With either value a row is wrong if its own job is unknown. It is also wrong if an entry
+            of ``shown`` cannot be an id (a key, or with ``ids="row"`` a row number). If a set has lost jobs, the log
+            gets no propensities: they are probabilities of a choice among all jobs that were shown, and say nothing
+            about a choice among fewer. The method ``"dm"`` of :mod:`jobrec_gym.off_policy` needs none; it then
+            estimates a choice among the known jobs.
 
     Raises:
         LogError: For a missing column, for a column that is nearly a field (``Propensity``) but not mapped, and for

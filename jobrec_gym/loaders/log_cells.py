@@ -111,7 +111,7 @@ class BadRows:
     n: dict[str, int] = field(default_factory=dict)
     first: dict[str, list[str]] = field(default_factory=dict)
     cells: dict[str, Any] = field(default_factory=dict)  # the first cell of each kind
-    words: dict[str, None] = field(default_factory=dict)  # unknown words, each once: one more than a message names
+    words: dict[str, None] = field(default_factory=dict)  # unknown words, each once; see `add_word`
 
     def add(self, kind: str, row: int, cell: Any) -> None:
         """Counts one row."""
@@ -126,7 +126,10 @@ class BadRows:
             named.append(f"row {row} ({cell!r:.60})")
 
     def add_word(self, cell: Any) -> None:
-        """Keeps an unknown word, so that the way out can name it."""
+        """Keeps an unknown word, so that the way out can name it.
+
+        At most one word more is kept than a message names: it shows that the message has to end in ``...``.
+        """
         if len(self.words) <= _WORDS:
             self.words.setdefault(_word(cell))
 
@@ -162,8 +165,8 @@ def _way_to_decimal(notation: Notation) -> str:
         return " If a comma is the decimal sign, say `decimal=','`."
     sign, other = (",", ".") if notation.decimal == "," else (".", ",")
     return (
-        f" With `decimal={sign!r}` {other!r} only separates thousands: say `decimal={other!r}` if it is the decimal "
-        "sign."
+        f" `decimal={sign!r}` makes {other!r} a mere separator of thousands. If {other!r} is the decimal sign, say "
+        f"`decimal={other!r}`."
     )
 
 
@@ -243,11 +246,11 @@ def places_of(market: LabourMarket, ids: Ids) -> list[Any]:
 
 
 def check_id(cell: Any, ids: Ids, kind: str) -> bool:
-    """True; :class:`BadCell` if a cell is no key or no row number, so that no market can have a row for it.
+    """True; :class:`BadCell` if a cell cannot be an id, so that no market can have a row for it.
 
     Args:
         cell: The cell.
-        ids: Which of the two it must be.
+        ids: Which kind of id it must be: ``"key"`` for a key, ``"row"`` for a row number.
         kind: How the kind of error begins, such as ``"job"``.
     """
     if ids == "row" and _row_number(cell) is None:

@@ -501,7 +501,7 @@ def _find_skills(side: _Side, table: Table, told: Mapping[str, Any]) -> None:
 
 
 def _foreign_headings(side: _Side) -> list[str]:
-    """The note on columns without a use whose headings are usual in another language."""
+    """The note on columns that are not used, but have headings that are usual in another language."""
     assert side.table is not None
     used = {*side.names(*side.columns), *side.context.values()}
     known = side.columns.keys() | side.context.keys()
@@ -670,7 +670,10 @@ def _loaded(
 
 @contextmanager
 def _said_once() -> Iterator[list[logging.LogRecord]]:
-    """Holds the log lines of the loaders back until the block ends, and drops repeated ones: a file is read anew."""
+    """Holds the log lines of the loaders back until the block ends.
+
+    Repeated lines are dropped, because a file may be read several times.
+    """
     loaders = logging.getLogger(_LOADERS)
     held = _Held()
     passes_on, loaders.propagate = loaders.propagate, False

@@ -136,7 +136,7 @@ def newcomers_of(
 
 
 def _units_of_jobs(names: Iterable[str], known: Any) -> dict[str, Unit]:
-    """The units of the jobs' numbers by these names, as far as the market remembers them; else they name none."""
+    """For each of these fields the unit of the jobs' numbers; an empty unit if the market does not remember one."""
     of_jobs = {name: Unit() for name in names}
     for name, unit in known.items() if isinstance(known, Mapping) else ():
         # A saved market is a file, so this may be anything.

@@ -127,10 +127,10 @@ def read_onet(path: str | os.PathLike[str], *, max_occupations: int | None = Non
     * Soft, of importance 3.5 or more: work styles.
     * Soft, of importance 3 or more: basic skills, problem solving, social skills, judgment, time management and
       personnel management. Most occupations need nearly all of these skills and work styles. So at most six work styles
-      and six skills are taken: those that are furthest above their average over all occupations. If a release does not
-      rate the importance of work styles, only skills are taken.
+      and six skills are taken: those whose importance in the occupation is furthest above their mean importance over
+      all occupations. If a release does not rate the importance of work styles, only skills are taken.
     * Seniority: the job zone (1 to 5, how much preparation is needed). Family: the SOC major group. Titles: the
-      reported titles.
+      reported titles. Related: the ten occupations of the lowest ``Index`` in ``Related Occupations.txt``, or fewer.
     * Ratings that O*NET recommends to suppress (too few answers) are left out.
     * Releases before 30.3 and from 30.3 on are read alike: ``Skills.txt`` has become ``Essential Skills.txt`` and
       ``Transferable Skills.txt``, ``Technology Skills.txt`` has become ``Software Skills.txt``.

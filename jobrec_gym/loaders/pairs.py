@@ -85,8 +85,8 @@ def read_pairs(
             near = {key: near_key(keys[name], key) for name, key in first.items()}
             hints = [f" For {key!r:.60}, did you mean {meant!r:.60}?" for key, meant in near.items() if meant]
             raise LogError(
-                f"{said}{''.join(hints)} A file of what people did also names people and jobs that are gone: "
-                "`on_unknown='skip'` leaves such rows out and counts them."
+                f"{said}{''.join(hints)} A file of what people did often names people and jobs that are gone. If that "
+                "is the reason, `on_unknown='skip'` leaves such rows out and counts them."
             )
         logger.warning("%s They were left out%s.", said, "" if found else ", and no row remains")
     return {str(people[person]): np.array(sorted(of), dtype=np.int64) for person, of in found.items()}

@@ -604,7 +604,11 @@ def json_rows(file: Path, reading: Reading) -> Iterator[tuple[int, Any]]:
 
 
 def _is_one_value(line: str) -> bool:
-    """Whether a line is one whole JSON value, or begins neither with a JSON value nor with ``{``."""
+    """Whether a file that begins with this line is read line by line.
+
+    It is if the line is one whole JSON value. It is, too, if the line begins neither with a JSON value nor with ``{``:
+    such a line cannot be read, and the error then names the line.
+    """
     try:
         return not line[_decoder.raw_decode(line)[1] :].strip()
     except (ValueError, RecursionError):
@@ -819,7 +823,7 @@ def parquet_blocks(file: Path, reading: Reading) -> tuple[list[str], Iterator[Bl
         packing = packing_of(file)
         if packing is not None:
             raise MarketError(f"{file} is packed by {packing}, but Parquet is read only unpacked: unpack the file.")
-        # `read_table` is not used: it would take a folder name like `side=jobs` for a partition.
+        # pyarrow's `read_table` is not used: it would take a folder name like `side=jobs` for a partition.
         opened = parquet.ParquetFile(file)
     except MarketError:
         raise

@@ -58,7 +58,8 @@ def choose_rows(market: LabourMarket) -> tuple[Ids, Ids]:
     """The applicants (120,) and jobs (40,) of the default market that are recorded, ascending.
 
     They are of the ten families whose two largest occupations together have the most applicants. From each of the two
-    occupations come the first six applicants, the first job, and the first job of another seniority.
+    occupations come the first six applicants and two jobs: the first job, and the first job of another seniority. If
+    all jobs of the occupation have one seniority, the other job is the second one.
     """
     applicants, jobs, words = market.applicants, market.jobs, market.vocabulary
     n_applicants = np.bincount(applicants.occupation_ids, minlength=len(words.occupations))

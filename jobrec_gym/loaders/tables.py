@@ -129,8 +129,10 @@ def load_table(
             ``text_columns`` with ``columns={"hard": "description"}``. Jobs may also have ``posted`` and ``expires``:
             dates, by which :func:`~jobrec_gym.recommendations.recommend` leaves out jobs (``open_at``). A date without
             a time of day stands for the whole day, in UTC. A cell that is no date is an error if its column is mapped
-            or if ``date_format`` is given. Otherwise such a cell is unknown and counted. If the column is not mapped,
-            capitals in its name do not matter, and a field of the ``context`` with that name has precedence.
+            or if ``date_format`` is given. Otherwise such a cell is unknown and counted. Unlike other fields, these two
+            dates are also read without a mapping if the column's name differs by capitals (``Posted``). If a field of
+            the ``context`` is called ``posted`` or ``expires`` and ``columns`` does not name that date, the field of
+            the ``context`` has precedence.
         text_columns: Which of ``"hard", "soft"`` hold free text instead of a list of skills; a free text counts as one
             skill. Give a mapping ``{"jobs": [...], "applicants": [...]}`` if the sides differ.
         skill_separator: The text that separates skills in a cell, ``;`` unless given. A cell may also hold a list in
@@ -381,10 +383,10 @@ def check_same_units(file: str, units: Mapping[str, Unit], other_file: str, othe
         for doubtful, shown, where in ((unit, other, other_file), (other, unit, file)):
             if doubtful.in_doubt and shown.decimal:
                 raise MarketError(
-                    f"the context field {name!r} has a number that may be thousands or have decimals, "
-                    f"{doubtful.in_doubt}, and is compared with numbers in {where}, some of which are not plain "
-                    f"numbers such as 45000: {way_to_decimal('.')}. If no sign fits both, write the numbers of both in "
-                    "one way."
+                    f"the context field {name!r} has a number that may be thousands or have decimals: "
+                    f"{doubtful.in_doubt}. It is compared with numbers in {where}, and some of these are not plain "
+                    f"(45000 is plain, 45k is not). So {way_to_decimal('.')}. If no sign fits both, write the numbers "
+                    "of both in one way."
                 )
 
 
@@ -490,7 +492,7 @@ def _date_columns(
 
 
 def _doubt_midnights(table: Table, column: str, cells: CellReader, records: Sequence[Record]) -> None:
-    """Warns if all jobs expire at midnight, by times of day: they may be days to which pandas has added a time."""
+    """Warns if each date in the column has a time of day, and it is midnight: pandas may have added it to days."""
     if all(record.expires is None or record.expires % DAY for record in records):
         return
     is_midnight = (

@@ -70,7 +70,8 @@ _TIMES = {
     **{f" 0:0:0 {half}": " %I:%M:%S %p" for half in ("AM", "PM")},
     **{f"{gap}0:0 UHR": f"{gap}%H:%M Uhr" for gap in (" ", ", ")},
 }
-"""The format of the usual times of day after a day, by the text in capitals in which each number is ``0``."""
+"""The usual times of day behind a day. A key is the text of the time in capitals, with ``0`` in place of each number;
+its value is the format."""
 
 
 class Dated(Protocol):
@@ -183,7 +184,7 @@ def _as_text(date: Any) -> str:
     """A text without blanks around it, or the digits of a whole number; empty for anything else."""
     if isinstance(date, str):
         return date.strip()
-    # JSON and Parquet may hold 20261130 as a number, with gaps in the column as a float.
+    # JSON and Parquet may hold 20261130 as a number. If the column has gaps, the number may be a float.
     is_whole = not isinstance(date, bool) and (isinstance(date, int) or (isinstance(date, float) and date % 1 == 0))
     return str(int(date)) if is_whole else ""
 

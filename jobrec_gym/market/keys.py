@@ -17,8 +17,9 @@ from jobrec_gym.near_miss import best_match
 __all__ = ["find_row", "find_rows", "named_rows", "near_key", "padded_key"]
 
 _COMPARED = 2_000
-"""How many keys are compared with an unknown key, to suggest a similar one: the keys that share the most letters with
-it at the same positions, capital or not. A comparison with a million keys would take minutes."""
+"""At most this many keys are compared with an unknown key, to suggest a similar key. They are the keys that have the
+most letters in the same places as the unknown key; capitals do not matter. A comparison with a million keys would take
+minutes."""
 
 _CASE = np.uint32(32)
 """The bit in which most small letters differ from their capitals: Latin, Greek and Cyrillic ones."""

@@ -264,23 +264,25 @@ class LabourMarket:
         encoder: Any = None,
         cache_dir: str | bool | None = None,
     ) -> LabourMarket:
-        """The same jobs for other people, without loading the market again: new people are encoded, jobs are not.
+        """The same jobs for other people, without loading the market again: only new people get new vectors.
+
+        One job is encoded again, to check that the encoder is that of the jobs.
 
         Args:
             rows: Mappings like the rows of a file of applicants, ``{"key": "p1", "hard": ["SQL"], "seniority": 2}``,
                 or such a file, read by its own ending. These people replace the market's applicants. The first of them
                 is row 0, and all of them are in the train split.
             columns: Which entry holds which field. This and all arguments below are as in
-                :func:`~jobrec_gym.loaders.tables.load_csv`. ``None`` takes the value with which the market itself was
-                loaded, if that value is known. A saved market remembers it; a market that an early release saved does
-                not.
+                :func:`~jobrec_gym.loaders.tables.load_table`. Except for ``delimiter`` and ``encoding``, ``None`` takes
+                the value with which the market itself was loaded, if that value is known. A saved market remembers it,
+                except for ``cache_dir``; a market that an early release saved does not.
             text_columns: Which of ``"hard", "soft"`` hold free text.
             skill_separator: The text that separates skills.
             null_values: Words that mean an empty cell.
             seniority_values: Levels by the rows' own words.
             decimal: The decimal sign of numbers.
-            context: Which entries hold the market's context fields, as in :func:`~jobrec_gym.loaders.tables.load_csv`.
-                If a row does not have a field, its value is unknown.
+            context: Which entries hold the market's context fields, as in
+                :func:`~jobrec_gym.loaders.tables.load_table`. If a row does not have a field, its value is unknown.
             on_empty: Whether people without skills are an error, or are left out and counted in a log line.
             delimiter: The character that separates the cells of a CSV file. ``None`` detects it, whatever the market
                 was loaded with.

@@ -96,7 +96,8 @@ def find_loader(source: str) -> Callable[..., Any] | None:
     what = "unknown market scheme" if colon else "unknown market"
     looked = "" if colon or Path(source).is_absolute() else f" (looked in {Path.cwd()})"
     raise MarketError(
-        f'{what} "{source}":{hint} It must be the folder of a saved market{looked} or one of {", ".join(names)}.'
+        f'{what} "{source}":{hint} It must be the folder of a saved market{looked}, a file with a known ending, such '
+        f"as jobs.csv, or one of {', '.join(names)}."
     )
 
 

@@ -159,16 +159,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Hard caps on calls and tokens, in total over all processes and runs that share a cache.
+    """Hard caps on calls and tokens.
 
-    The cap on dollars counts in the same way. It is an argument of the simulator itself, ``max_usd``.
+    They hold for the total of all processes and runs that share a cache and use the same ``name``. The cap on dollars
+    counts in the same way. It is an argument of the simulator itself, ``max_usd``.
 
     Attributes:
         max_calls: Most calls, retries included; ``None`` for no cap.
         max_tokens: Most tokens, in and out; ``None`` for no cap.
         prices: Dollars per token in and out, from which the cost for ``max_usd`` is computed; ``None`` takes litellm's
             list.
-        name: Name of the ledger, which counts what was spent. Runs with the same name and cache share one.
+        name: Name of the record of what was spent. Runs with the same name and cache share one record.
         on_reached: ``"raise"`` raises :class:`~jobrec_gym.simulators.llm.FeedbackError`. ``"cosine"`` pays the
             cosine, rescaled to the mean and spread of feedback (``"matched"``), with status ``cosine:budget``.
             ``"stop"`` raises :class:`~jobrec_gym.simulators.budget.BudgetReached`, which ends a run of ``experiments``

@@ -1,4 +1,4 @@
-"""The ledger behind the caps on calls, tokens and dollars, held across all processes that share a cache."""
+"""The ledger behind the caps on calls, tokens and dollars, for all processes with one cache and one budget name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Spending:
 
 
 class BudgetReached(RuntimeError):
-    """The next call could pass a cap, so it was not sent.
+    """The next call could exceed a cap, so it was not sent.
 
     Attributes:
         limit: ``calls``, ``tokens`` or ``usd``.
@@ -58,8 +58,8 @@ class BudgetReached(RuntimeError):
 class Ledger:
     """The record of what was spent, and the caps on it.
 
-    The record lies in the cache, under the budget's name: all who use that cache and that name count into it. The caps
-    are each ledger's own, and hold for the whole record.
+    The record lies in the cache, under the budget's name: all who use that cache and that name count into it. Each
+    ledger has its own caps. It compares them with the whole record, which also has what all others spent.
 
     A call is reserved at an upper bound before it is sent, and settled at its real figures. The reservation of a
     process that was killed keeps counting at its bound, so the caps are never exceeded.

@@ -188,8 +188,8 @@ class LLMSimulator:
         api_key: The key; by default the provider's environment variable. No file, spec or pickle holds the key, so set
             the variable if environments run in processes of their own.
         mode: ``"decision"`` asks for one of :data:`~jobrec_gym.simulators.base.DECISIONS` and a reason;
-            ``"probability"`` asks for Yes or No and takes ``P(Yes) / (P(Yes) + P(No))`` from the token probabilities,
-            which small models need.
+            ``"probability"`` asks for Yes or No and takes ``P(Yes) / (P(Yes) + P(No))`` from the token probabilities.
+            It is the mode for small models.
         persona: The temperament that the model plays: a name of :data:`~jobrec_gym.simulators.prompts.PERSONAS`, or
             your own text.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
@@ -200,7 +200,8 @@ class LLMSimulator:
         cache_mode: ``"record"`` asks about pairs that are not in the cache. ``"replay"`` never asks the model: a pair
             that is not in the cache has the status ``not_recorded``. ``"replay_strict"`` raises :class:`ReplayMiss`
             for such a pair.
-        max_usd: Hard cap on dollars, of all processes and runs that share the cache.
+        max_usd: Hard cap on dollars. It holds for the total of all processes and runs that share the cache and use the
+            same ``budget.name``.
         elicitation: The template, the order of the decisions, and the thresholds of probabilities.
         sampling: Temperature, seed, length of an answer, and further entries of a request.
         budget: Caps on calls and tokens, prices, and what happens when a cap is reached.
@@ -300,7 +301,7 @@ class LLMSimulator:
 
     @property
     def spent(self) -> Spending:
-        """Totals in the ledger of the budget, over all processes and runs that share it."""
+        """Totals over all processes and runs that share the cache and use the same ``budget.name``."""
         return self.ledger.spent
 
     def key(self, applicant: Mapping[str, Any], job: Mapping[str, Any]) -> str:
@@ -330,9 +331,9 @@ class LLMSimulator:
         Args:
             applicants: n documents, see :func:`~jobrec_gym.simulators.prompts.applicant_document`.
             jobs: n documents.
-            thresholds: Lowest probabilities of a click, a save and an application. ``None`` takes those of
-                ``elicitation.calibration``. If that is ``"auto"``, there are no decisions: the answers have
-                probabilities only and reward 0.0.
+            thresholds: Lowest probabilities of a click, a save and an application; used only in mode
+                ``"probability"``. ``None`` takes the thresholds of ``elicitation.calibration``. If that is ``"auto"``,
+                an answer has a probability, no decision, and reward 0.0.
 
         Raises:
             FeedbackError: As ``retries.on_failure`` and ``budget.on_reached`` say. The policy ``"cosine"`` raises

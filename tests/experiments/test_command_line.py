@@ -257,7 +257,7 @@ def test_a_command_ends_in_one_line(tmp_path, command, argument, said):
         (ValueError("shapes differ"), "shapes differ (debug=true shows where)"),
         (TypeError("'<' not supported"), "TypeError: '<' not supported (debug=true shows where)"),
         (KeyError("there is no job `j9`"), "there is no job `j9`"),
-        (MemoryError(), "MemoryError: no words (debug=true shows where)"),
+        (MemoryError(), "MemoryError: the error has no message (debug=true shows where)"),
         (MemoryError("Unable to allocate 3.64 TiB"),
          "there is not enough memory: Unable to allocate 3.64 TiB. Lower the number that asks for so much."),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),

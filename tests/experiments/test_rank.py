@@ -161,7 +161,7 @@ def test_an_agent_with_sources_of_a_prior_ranks_as_it_recommends(run, tmp_path):
     values = agent.q_values(ObservationForm.of(setup.env)(who.market, rows, np.tile(jobs, (len(rows), 1))))
     best = np.sort(values, axis=1)[:, ::-1][:, :4]
     assert [row["score"] for row in read(tmp_path / "ranked.jsonl")] == pytest.approx(best.ravel(), abs=1e-5)
-    with pytest.raises(RunError, match="`applicants`: the agent reads `said` less each job's mean"):
+    with pytest.raises(RunError, match="`applicants`: the agent reads `said` minus each job's mean"):
         people = write_csv(tmp_path / "people.csv", PEOPLE)
         rank_people(who, tmp_path / "ranked.jsonl", applicants=people)
 

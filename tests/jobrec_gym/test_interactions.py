@@ -337,7 +337,7 @@ def test_the_way_out_of_a_bad_cell_is_told(shop, tmp_path, cells, way_out):
 def test_a_decimal_sign_that_was_given_is_not_proposed(shop, tmp_path, cells):
     good = {"reward": "1", "propensity": "1"}
     file = write(tmp_path / "log.csv", [changed(**good), changed(applicant="p2", **good | cells)])
-    with pytest.raises(LogError, match=r"With `decimal=','` '\.' only .* say `decimal='\.'` if it is") as caught:
+    with pytest.raises(LogError, match=r"`decimal=','` makes '\.' a mere .* say `decimal='\.'`\.") as caught:
         load_interactions(file, shop, decimal=",")
     assert "say `decimal=','`" not in str(caught.value)
     assert len(load_interactions(file, shop, decimal=".")) == 2
@@ -346,7 +346,7 @@ def test_a_decimal_sign_that_was_given_is_not_proposed(shop, tmp_path, cells):
     write(file, [changed(**good), changed(applicant="p2", **good | commas)])
     with pytest.raises(LogError, match=r"If a comma is the decimal sign, say `decimal=','`\."):
         load_interactions(file, shop)
-    with pytest.raises(LogError, match=r"With `decimal='\.'` ',' only separates thousands: say `decimal=','` if it"):
+    with pytest.raises(LogError, match=r"`decimal='\.'` makes ',' a mere .* sign, say `decimal=','`\."):
         load_interactions(file, shop, decimal=".")
 
 

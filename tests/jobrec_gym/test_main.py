@@ -128,7 +128,7 @@ def test_the_command_recommends_from_files_without_any_extra(two_files, capsys):
         ("recommend A000x", "no applicant with the key 'A000x'. Did you mean 'A0000"),
         ("recommend -n 0", "`n` must be a whole number of at least 1, got 0"),
         ("recommend --market defalt", 'did you mean "default"?'),
-        ("recommend --encoder hashing", "--encoder is for a file of jobs, and the market 'default' is no file"),
+        ("recommend --encoder hashing", "a file of jobs can take --encoder, but the market 'default' is no file"),
         ("look nowhere.csv", "nowhere.csv does not exist"),
         ("look defalt", "defalt does not exist (looked in "),
         ("look defalt", "Did you mean 'default'?"),

@@ -148,7 +148,7 @@ def _draw(data: ReportData, known: dict[str, str]) -> Content:
         )
     beside = (
         "four choices that learn nothing: a random choice, the job of highest cosine, the oracle (the best policy) "
-        "and the best myopic policy. The best myopic policy earns the most that any bandit can earn. The returns of "
+        "and the best myopic policy. The best myopic policy is the best that a bandit can learn. The returns of "
         "these choices are exact wherever they can be."
         if data.is_career
         else "three choices that learn nothing: a random choice, the job of highest cosine, and the oracle."

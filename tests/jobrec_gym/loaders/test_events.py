@@ -352,10 +352,10 @@ def test_a_set_keeps_its_known_jobs_if_it_is_asked_to(joined):
     assert answers(log) == ["p0 j0 apply", "p0 j3 ignore", "p0 j1 ignore", "p0 j2 ignore", "p1 j1 ignore"]
     assert shown(log) == ["j0 j3", "j0 j3", "j1 j2", "j1 j2", "j1"]
     assert "4 impossible events (unknown job: 4, row 2 ('gone')" in joined.line
-    assert "The candidate sets of 3 of them are without the jobs that the market lacks." in joined.line
+    assert "The candidate sets of 3 recommendations are smaller, without the jobs that the market lacks." in joined.line
     assert "propensities" not in joined.line and "a set with an impossible event" not in joined.line
     assert answers(joined(*rows, on_bad="skip")) == ["p0 j1 ignore", "p0 j2 ignore"]
-    assert "`on_unknown_shown='skip'` keeps a set of which the market lacks some jobs" in joined.line
+    assert "if the market lacks some jobs of a set, `on_unknown_shown='skip'` keeps the set" in joined.line
 
 
 def test_sets_of_one_known_job_are_sets_if_unknown_jobs_were_shown_too(joined):
@@ -405,7 +405,8 @@ def test_events_whose_sets_lack_jobs_have_no_propensities(joined):
     options = {"header": header, "on_bad": "skip", "on_unknown_shown": "skip"}
 
     assert joined(*rows, **options).propensity is None
-    assert "set of 1 of them is without the jobs that the market lacks. So the log gets no propensities" in joined.line
+    said = "set of 1 recommendation is smaller, without the jobs that the market lacks. So the log gets no propensities"
+    assert said in joined.line
     assert joined(*rows, **options, events={"sets": False}).propensity.tolist() == [0.5, 0.25, 0.25]
     assert joined(*rows[2:], **options).propensity.tolist() == [0.25, 0.25]
 

@@ -620,7 +620,7 @@ def test_two_ways_to_hold_rows_out_are_refused(load, people):
     write_csv(people, with_split(PEOPLE, "train", "test"))
     jobs = [{**row, "occupation": "cook"} for row in with_split(JOBS, "train", "train", "test")]
 
-    with pytest.raises(MarketError, match=r"split_by='occupation'` and the split that applicants and jobs have"):
+    with pytest.raises(MarketError, match=r"split_by='occupation'`, and the `split` that applicants and jobs have"):
         load(jobs, split_by="occupation")
 
 
