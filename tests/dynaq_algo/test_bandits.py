@@ -278,7 +278,7 @@ def test_a_linear_bandit_learns_the_same_from_batches_and_one_by_one(name, monke
 def test_a_linear_bandit_with_next_to_no_noise_learns_from_equal_answers():
     obs, earned = shown(n=1)
     many = {key: np.repeat(values, 40, axis=0) for key, values in obs.items()}
-    bandit = make("linear", make_toy(ids=True), noise=1e-9)
+    bandit = make("linear", make_toy(ids=True), noise=1e-6, prior_std=100)
     bandit.observe(many, np.zeros(40, int), np.full(40, earned[0, 0]))
 
     assert bandit.q_values(obs)[0, 0] == pytest.approx(earned[0, 0], abs=1e-6)
