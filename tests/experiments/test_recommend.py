@@ -109,7 +109,7 @@ def test_a_market_that_has_grown_by_a_job_has_it_among_the_recommended(market, t
     agent.save(tmp_path / "agent.zip")
     larger = grown(market)
 
-    with pytest.raises(ValueError, match="a table of 60 jobs, but this market has another one, of 61 jobs: give the market"):
+    with pytest.raises(ValueError, match="a table of 60 jobs, but this market has another one, of 61 jobs: give"):
         recommend(agent, larger, 3)
     loaded = DynaQ.load(tmp_path / "agent.zip", env=envs_on(larger))
     found = recommend(loaded, larger, 3)
