@@ -121,12 +121,12 @@ class GaussianProcess(nn.Module):
     * `same_state`, `same_action`, `same_pair`: an effect of this single state, action or pair.
 
     Here s and a are the entries that state and action share, after the mean action is subtracted, scaled to unit
-    length. A vector whose cosine with a vector of a known pair is above 0.99999 counts as that vector. Earned rewards
-    are the sum of all parts and of noise with standard deviation `noise`. The posterior is exact (Rasmussen and
-    Williams, 2006, section 2.2). It is kept as the inverse of the covariance of n distinct pairs, so a reward costs
-    O(n^2). An update of rank one adds a new pair, adds a reward to a known pair (the rewards of a pair are averaged),
-    or forgets a pair. The latest `max_pairs` pairs are kept. The inverse is computed from scratch only if the scale of
-    the features changes, or if `fit_scales` changes the scales of the parts.
+    length. A vector whose cosine with a vector of a known pair is above 0.99999 (0.999989 where a pair is learned)
+    counts as that vector. Earned rewards are the sum of all parts and of noise with standard deviation `noise`. The
+    posterior is exact (Rasmussen and Williams, 2006, section 2.2). It is kept as the inverse of the covariance of n
+    distinct pairs, so a reward costs O(n^2). An update of rank one adds a new pair, adds a reward to a known pair (the
+    rewards of a pair are averaged), or forgets a pair. The latest `max_pairs` pairs are kept. The inverse is computed
+    from scratch only if the scale of the features changes, or if `fit_scales` changes the scales of the parts.
 
     With `spike_slab` the whole prior mean is multiplied by a factor that is learned. The factor's own prior is a spike
     and two uniform slabs (Mitchell and Beauchamp, 1988). The spike is at 1, where the prior mean is right. One slab is
