@@ -603,8 +603,8 @@ class LinearBandit(_VectorBandit):
         state, chosen, pairs, rewards = self._answers(observation, action, reward)
         self._refresh()
         features = self._features(state, chosen.unsqueeze(1), None if pairs is None else pairs.unsqueeze(1))[:, 0]
-        for some in th.arange(len(rewards)).split(_TOGETHER):
-            self._update(features[some], rewards[some])
+        for some, values in zip(features.split(_TOGETHER), rewards.split(_TOGETHER), strict=True):
+            self._update(some, values)
         if self.features.settled:
             self._rewards.clear()
             return

@@ -458,8 +458,7 @@ class Setup(Task):
             target = reduce(lambda node, key: node[key], keys, self.config)["_target_"]
             raise RunError(
                 f"the simulator that scores the agent is {target}, which would have to be asked about every held-out "
-                f"pair, as it "
-                f"has no {' and no '.join(f'`{name}(applicant_ids, job_ids)`' for name in lacking)}: "
+                f"pair, as it has no {' and no '.join(f'`{name}(applicant_ids, job_ids)`' for name in lacking)}: "
                 "take +simulator@evaluation.simulator=rules or +simulator@evaluation.simulator=recorded."
             )
         return truth
