@@ -139,11 +139,12 @@ def _keys(value: Any, rows: NDArray[np.bool_] | None) -> list[str]:
             raise ValueError(f"`options['applicant_key']` must be a text, got {value!r}.")
         return [value]
     keys = _as_array(value)
-    if keys is None or keys.dtype.kind != "U" or keys.shape != (len(rows),):
+    chosen: list[Any] = [None] if keys is None or keys.shape != (len(rows),) else keys[rows].tolist()
+    if not all(isinstance(key, str) for key in chosen):
         raise ValueError(
             f"`options['applicant_key']` must be {len(rows)} texts, one for each environment, got {value!r}."
         )
-    return [str(key) for key in keys[rows]]
+    return chosen
 
 
 def _as_array(value: Any) -> NDArray[Any] | None:

@@ -25,6 +25,7 @@ __all__ = [
     "MixedCandidates",
     "RetrievalCandidates",
     "UniformCandidates",
+    "check_sampler",
     "make_sampler",
 ]
 
@@ -222,6 +223,32 @@ def make_sampler(sampler: str | CandidateSampler) -> CandidateSampler:
             f"got {sampler!r}."
         )
     return sampler
+
+
+def check_sampler(sampler: BoundSampler, applicant_ids: Ids, job_ids: Ids) -> None:
+    """Draws a set for each of n applicants, and refuses sets of a wrong form.
+
+    Args:
+        sampler: The sampler, tied to its market.
+        applicant_ids: (n,), n at least 2: with one, a set (k,) would pass for sets (1, k).
+        job_ids: (m,), the jobs that may be shown, ascending.
+
+    Raises:
+        ValueError: If the sets are not integers (n, k), or hold a job twice or one that may not be shown.
+    """
+    wanted = len(applicant_ids), int(sampler.num_candidates)
+    given = sampler.sample(applicant_ids, hash64(np.arange(len(applicant_ids))))
+    shown = np.asarray(given)
+    if shown.shape != wanted or shown.dtype.kind not in "iu":
+        raise ValueError(
+            f"`candidate_sampler` must draw integers of shape {wanted} for {wanted[0]} applicants, got {shown.dtype} "
+            f"of shape {shown.shape}."
+        )
+    if not np.isin(shown, job_ids).all():
+        raise ValueError(f"`candidate_sampler` must draw from `job_ids`, got {np.setdiff1d(shown, job_ids)[0]} too.")
+    ordered = np.sort(shown, axis=1)
+    if (repeated := ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]]).size:
+        raise ValueError(f"`candidate_sampler` must draw distinct jobs, got {repeated[0]} twice.")
 
 
 class _BoundAll:

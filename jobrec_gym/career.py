@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -28,7 +28,14 @@ from jobrec_gym.market import LabourMarket, MarketSpec, Split
 from jobrec_gym.near_miss import did_you_mean, with_known_keywords
 from jobrec_gym.picture import RenderSize
 from jobrec_gym.problem import Observation, RecommendationProblem, Recommendations, Resample, require_count
-from jobrec_gym.simulators.base import Feedback, SimulatorSpec, UserSimulator, make_simulator
+from jobrec_gym.simulators.base import (
+    Feedback,
+    SimulatorSpec,
+    UserSimulator,
+    bound_simulator,
+    checked_answers,
+    make_simulator,
+)
 from jobrec_gym.simulators.rules import RuleSimulator
 from jobrec_gym.vector import JobRecVectorEnv, Mask, scattered
 
@@ -100,13 +107,13 @@ class CareerProblem(RecommendationProblem):
         # Names of the columns of the entry `progress`; empty where nobody moves and no steps are shown.
         self.progress_names = shown if self.horizon is None else (*shown, _STEPS_LEFT)
         made = RuleSimulator(seed=0, noise=_NOISE) if simulator is None else make_simulator(simulator)
-        self.simulator = made.bind(self.market)
+        self.simulator = bound_simulator(made, self.market)
         self.tells_levels = levels == "ask"
         self.is_free: bool = getattr(self.simulator, "is_free", False)
         self._draws: bool = getattr(self.simulator, "draws", True)
         self.noise_of = getattr(self.simulator, "noise_of", None)
         moves = self.dynamics.levels(self.dynamics.start(self.applicant_ids[:1])) is not None
-        if levels == "ask" and moves and "levels" not in inspect.signature(self.simulator.feedback).parameters:
+        if levels == "ask" and moves and not _takes("levels", self.simulator.feedback):
             raise ValueError(
                 f"`simulator` must take `levels`, the applicants' present levels, beside the ids, got {made!r:.70}, "
                 'which knows only the levels of the market. Use `levels="ignore"` to let it answer by the levels of '
@@ -217,10 +224,17 @@ class CareerProblem(RecommendationProblem):
         levels = self.dynamics.levels(states) if self.tells_levels else None
         if levels is not None:
             told["levels"] = levels
-        feedback = self.simulator.feedback(applicant_ids, job_ids, keys if self._draws else None, **told)
+        said = self.simulator.feedback(applicant_ids, job_ids, keys if self._draws else None, **told)
+        feedback = checked_answers(said, len(applicant_ids))
         pay = self.dynamics.pay(states, job_ids)
         moved = self.dynamics.advance(states, job_ids, feedback.number)
         return CareerAnswers(feedback.paid(feedback.reward * pay), pay, moved)
+
+
+def _takes(keyword: str, function: Callable[..., Any]) -> bool:
+    """Whether a function has this keyword, or takes any."""
+    parameters = inspect.signature(function).parameters
+    return keyword in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 class _Careers:
@@ -439,25 +453,6 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
         recommendations.own = None if self._answers is None else self._answers.feedback
         return recommendations
 
-    def step(self, action: int) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """Recommends candidate number ``action``, and asks the applicant.
-
-        Raises:
-            ValueError: If there is no such candidate, or it is masked.
-            RuntimeError: Before the first reset.
-        """
-        index = self._checked_action(action)
-        job_ids = self._candidate_ids[:, index]
-        keys = self._problem.interaction_keys(int(self._episode[0]), int(self._steps[0]))
-        answers = self._answers = self._problem.answers(self._states, self._applicant_ids, job_ids, keys)
-        cosine, info = self._recommend(job_ids)
-        reward = answers.feedback.reward.item()
-        info |= {"reward/feedback": reward, "reward/pay": answers.pay.item()}
-        info |= {key: values.item() for key, values in answers.feedback.details.items()}
-        info["transition_valid"] = bool(answers.feedback.valid[0])
-        info["reward_components"] = {"cosine": cosine, "feedback": reward}
-        return self._stepped(reward, info, terminated=bool(self._problem.dynamics.leaves(self._states)[0]))
-
     def get_state(self) -> dict[str, Any]:
         """As in :class:`~jobrec_gym.env.JobRecEnv`."""
         return {**super().get_state(), "progress": self._states[0].tolist()}
@@ -473,6 +468,18 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
     def _enter(self) -> None:
         self._states = self._problem.dynamics.start(self._applicant_ids)
         self._answers = None
+
+    def _answer(self, job_ids: Ids, cosine: float) -> tuple[float, dict[str, Any]]:
+        keys = self._problem.interaction_keys(int(self._episode[0]), int(self._steps[0]))
+        answers = self._answers = self._problem.answers(self._states, self._applicant_ids, job_ids, keys)
+        reward = answers.feedback.reward.item()
+        entries = {"reward/cosine": cosine, "reward/feedback": reward, "reward/pay": answers.pay.item()}
+        entries |= {key: values.item() for key, values in answers.feedback.details.items()}
+        entries["transition_valid"] = bool(answers.feedback.valid[0])
+        return reward, {**entries, "reward_components": {"cosine": cosine, "feedback": reward}}
+
+    def _left(self) -> bool:
+        return bool(self._problem.dynamics.leaves(self._states)[0])
 
     def _move(self) -> None:
         assert self._answers is not None
@@ -531,6 +538,7 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
     """
 
     _problem: CareerProblem
+    _changed_in_place = (*JobRecVectorEnv._changed_in_place, "_states")
 
     @with_known_keywords
     def __init__(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from jobrec_gym.candidates import CandidateSampler
 from jobrec_gym.market import LabourMarket, MarketSpec, Split
 from jobrec_gym.near_miss import with_known_keywords
 from jobrec_gym.picture import RENDER_SIZES, RenderSize, render_image
-from jobrec_gym.problem import JobRecSpec, Observation, RecommendationProblem, Recommendations, Resample
+from jobrec_gym.problem import JobRecSpec, Observation, Payer, RecommendationProblem, Recommendations, Resample
 from jobrec_gym.rendering import Scene, render_text
 from jobrec_gym.rewards import Cosines, unit_cosine
 from jobrec_gym.screen import show
@@ -220,7 +221,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._last_info: dict[str, Any] = {}
         self._last_reward: float | None = None
         self._scorer: tuple[str, Callable[[dict[str, NDArray[Any]]], Any]] | None = None
-        self._waits_for_reward = False
+        # Set by a reward wrapper while it makes a step. Its reward is then shown, in place of the environment's own.
+        self.payer: Payer | None = None
         self._screen: Any = None
 
     @property
@@ -316,38 +318,41 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Starts an episode. Its applicant is drawn, unless ``options`` chooses one.
 
+        After an exception, such as one of a live prior source, the environment is as before.
+
         Args:
             seed: Seed of this episode and of all episodes that follow.
             options: ``applicant_id``, ``applicant_key``, ``candidate_ids``: what is chosen in this episode instead of
                 drawn.
 
         Raises:
-            ValueError: For an unknown option, an unknown applicant, or candidates that are not ``k`` distinct jobs. The
-                environment is then unchanged.
+            ValueError: For an unknown option, an unknown applicant, or candidates that are not ``k`` distinct jobs.
         """
         beginning = read_options(self._problem, options)
-        super().reset(seed=seed)
-        number = int(self.np_random.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True))
-        self._start(number, beginning=beginning)
-        self._last_info = self._info()
-        for key, values in () if beginning is None else beginning.infos(self._problem):
-            self._last_info[key] = values[0] if values.ndim > 1 else bool(values[0])
-        self._last_reward = None
-        if self.render_mode == "human":
-            self.render()
-        return self._observe(), dict(self._last_info)
+        with self._undone_on_error(), _rewound_on_error(self.np_random):
+            super().reset(seed=seed)
+            number = int(self.np_random.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True))
+            self._start(number, beginning=beginning)
+            self._last_info = self._info()
+            for key, values in () if beginning is None else beginning.infos(self._problem):
+                self._last_info[key] = values[0] if values.ndim > 1 else bool(values[0])
+            self._last_reward = None
+            if self.render_mode == "human":
+                self.render()
+            return self._observe(), dict(self._last_info)
 
     def step(self, action: int) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """Recommends candidate number ``action``.
+
+        After an exception, such as one of a simulator, the environment is as before.
 
         Raises:
             ValueError: If there is no such candidate, or it is masked.
             RuntimeError: Before the first reset.
         """
         index = self._checked_action(action)
-        job_ids = self._candidate_ids[:, index]
-        reward, info = self._recommend(job_ids)
-        return self._stepped(reward, info, terminated=False)
+        with self._undone_on_error():
+            return self._recommend(self._candidate_ids[:, index])
 
     def _checked_action(self, action: int) -> int:
         self._check_started()
@@ -364,12 +369,18 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             )
         return index
 
-    def _recommend(self, job_ids: NDArray[np.int64]) -> tuple[float, dict[str, Any]]:
-        """Recommends a job (1,) and makes the step; returns its unit cosine and the ``info``."""
+    def _recommend(
+        self, job_ids: NDArray[np.int64]
+    ) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+        """Makes the step that recommends a job (1,)."""
         raw = self.market.cosine_of(self._applicant_vectors, job_ids)
-        reward = unit_cosine(float(raw[0]))
-        self._last = job_ids, int(self._steps[0]), Cosines(raw, np.array([reward]))
+        cosine = unit_cosine(float(raw[0]))
+        self._last = job_ids, int(self._steps[0]), Cosines(raw, np.array([cosine]))
         self._recommendation = None
+        reward, entries = self._answer(job_ids, cosine)
+        paid, terminated = reward, False
+        if self.payer is not None:
+            paid, terminated = self.payer(self.recommendations, entries)
         self._steps = self._steps + 1
         self._shown = self._candidate_ids, self._mask, self._pairs, self._progress
         self._move()
@@ -378,29 +389,38 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         if self._sees_anew:
             self._see()
         if not self._problem.repeats:
+            self._recommended = self._recommended.copy()
             self._recommended[job_ids] = True
             shown = self._candidate_ids[0]
             if self._problem.resample == "step":
                 self._mask = (~self._recommended[shown]).astype(np.int8)
             else:  # the same jobs are shown again: only the recommended job has to be masked
                 self._mask = self._mask & (shown != job_ids[0])
-        info = self._info()
-        info["job_id"] = int(job_ids[0])
-        info["reward/cosine"] = reward
-        info["transition_valid"] = True
-        info["reward_components"] = {"cosine": reward}
-        return reward, info
-
-    def _stepped(
-        self, reward: float, info: dict[str, Any], terminated: bool
-    ) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """What a step returns, once the step is made and shown."""
-        self._last_info = info
-        self._last_reward = reward
-        if self.render_mode == "human" and not self._waits_for_reward:
+        self._last_info = {**self._info(), "job_id": int(job_ids[0]), **entries}
+        self._last_reward = paid
+        if self.render_mode == "human":
             self.render()
-        terminated = terminated or (not self._problem.repeats and not self._mask.any())
-        return self._observe(), reward, terminated, False, dict(info)
+        terminated = terminated or self._left() or (not self._problem.repeats and not self._mask.any())
+        return self._observe(), reward, terminated, False, dict(self._last_info)
+
+    def _answer(self, job_ids: NDArray[np.int64], cosine: float) -> tuple[float, dict[str, Any]]:
+        """Reward of recommending a job (1,) with a unit cosine, and the entries of ``info`` that explain it."""
+        return cosine, {"reward/cosine": cosine, "transition_valid": True, "reward_components": {"cosine": cosine}}
+
+    def _left(self) -> bool:
+        """Whether the applicant left in this step."""
+        return False
+
+    @contextlib.contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """An exception within leaves no trace: attributes are set anew and never changed in place."""
+        attributes, asked = dict(vars(self)), self._problem.asked
+        try:
+            yield
+        except BaseException:
+            self.__dict__ = attributes
+            self._problem.asked = asked
+            raise
 
     def render(self) -> Any:
         """Shows the applicant, the candidates, the last recommendation, the decision and the reward.
@@ -436,18 +456,6 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             >>> env.unwrapped.rank_by(model.q_values)  # doctest: +SKIP
         """
         self._scorer = None if scorer is None else (name, scorer)
-
-    def wait_for_reward(self) -> None:
-        """A reward wrapper calls this once. From then on a step is rendered when :meth:`show_reward` is called."""
-        self._waits_for_reward = True
-
-    def show_reward(self, reward: float, info: dict[str, Any]) -> None:
-        """A reward wrapper calls this after a step, with the reward and the ``info`` that :meth:`render` shows."""
-        if self.render_mode is None:
-            return
-        self._last_reward, self._last_info = reward, dict(info)
-        if self.render_mode == "human":
-            self.render()
 
     def get_state(self) -> dict[str, Any]:
         """The state of the environment in plain JSON; :meth:`set_state` continues from it, equal to the bit.
@@ -584,6 +592,17 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             "candidate_ids": self._candidate_ids[0].copy(),
             "action_mask": self._mask.copy(),
         }
+
+
+@contextlib.contextmanager
+def _rewound_on_error(generator: np.random.Generator) -> Iterator[None]:
+    """After an exception within, the generator draws the same numbers once more."""
+    state = generator.bit_generator.state
+    try:
+        yield
+    except BaseException:
+        generator.bit_generator.state = state
+        raise
 
 
 _ALL_DRAWN = Beginning()

@@ -24,6 +24,10 @@ _PREPARED_IDS = 1 << 18
 """Up to this many candidates (2 MiB), several episodes of each environment are prepared together."""
 
 
+_Mark = tuple[list[np.random.Generator | None], list[int | None], list[dict[str, Any] | None], NDArray[np.integer]]
+"""The generators, their seeds, their states before the present blocks, and how much of the blocks is used."""
+
+
 class UpcomingEpisodes:
     """Draws each environment's episode numbers from its own generator, in blocks, so that a step needs no loop.
 
@@ -172,17 +176,26 @@ class UpcomingEpisodes:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues where :meth:`get_state` was called."""
-        for row, generator_state in enumerate(state["generators"]):
-            generator = seeding.np_random(0)[0]
-            generator.bit_generator.state = generator_state
-            self.generators[row] = generator
-            self.seeds[row] = None
+        n = len(self.generators)
+        generators: list[np.random.Generator | None] = [seeding.np_random(0)[0] for _ in range(n)]
+        self.return_to((generators, [None] * n, list(state["generators"]), np.array(state["used"])))
+
+    def mark(self) -> _Mark:
+        """Marks the present place, for :meth:`return_to`."""
+        return list(self.generators), list(self.seeds), list(self._before_block), self._used.copy()
+
+    def return_to(self, mark: _Mark) -> None:
+        """Returns to a marked place, once; everything else is then computed anew."""
+        self.generators, self.seeds, self._before_block, used = mark
+        for generator, state in zip(self.generators, self._before_block, strict=True):
+            if generator is not None and state is not None:
+                generator.bit_generator.state = state
         self._running = None
-        self._draw(np.arange(len(self.generators)))
-        self._used = np.asarray(state["used"]).copy()
+        self._draw(np.array([state is not None for state in self._before_block]).nonzero()[0])
+        self._used = used
         if self._steps_ahead is not None:
-            self._steps_ahead.forget(np.ones(len(self.generators), dtype=bool))
-            self._steps_ahead.forget_next(np.ones(len(self.generators), dtype=bool))
+            self._steps_ahead.forget(np.ones(len(used), dtype=bool))
+            self._steps_ahead.forget_next(np.ones(len(used), dtype=bool))
 
     def _following(self) -> NDArray[np.uint64]:
         """Numbers (n,) of the episodes that the next call of :meth:`next` gives."""

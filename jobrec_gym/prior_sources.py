@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jobrec_gym.counter_rng import hash64
 from jobrec_gym.market import LabourMarket
 from jobrec_gym.market.dates import compared_fields
 from jobrec_gym.pair_features import PAIR_FEATURES, PairValues
-from jobrec_gym.simulators.base import DECISIONS, BoundSimulator, make_simulator
+from jobrec_gym.simulators.base import DECISIONS, BoundSimulator, bound_simulator, checked_answers, make_simulator
 
 __all__ = ["LESS_JOB_MEAN", "LiveSource", "SourcedPairValues", "less_own_means", "open_source"]
 
@@ -25,6 +26,7 @@ LESS_JOB_MEAN = "less_job_mean"
 job: over all applicants, or as given."""
 
 _VALUES, _OPTIONS = "values", ("values", LESS_JOB_MEAN)
+_KEYS = 1  # marks the hashes that keys of interactions are
 _NO_CUTS = (0.0, 0.0, 0.0)  # thresholds that are never read: a source is asked for probabilities
 
 
@@ -209,6 +211,10 @@ class _LookUp:
     def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Floats:
         return self._table[applicant_ids, job_ids]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> _LookUp:
+        """Itself: the table is large and never written to."""
+        return self
+
 
 class _LessMean:
     """A source's values minus the mean of its values for the same job, halved and moved so that 0.5 is the mean."""
@@ -236,7 +242,8 @@ class LiveSource:
 
     def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Floats:
         """Values (n,) of applicants (n,) and jobs (n,)."""
-        feedback = self._bound.feedback(applicant_ids, job_ids, np.zeros(len(job_ids), np.uint64))
+        keys = hash64(_KEYS, applicant_ids, job_ids)  # noise that a simulator draws from them is that of the pair
+        feedback = checked_answers(self._bound.feedback(applicant_ids, job_ids, keys), len(job_ids))
         values = np.where(np.isnan(feedback.probability), np.clip(feedback.reward, 0.0, 1.0), feedback.probability)
         told = feedback.status == "ok"
         values = np.where(told, values, self._sum / self._n)
@@ -259,7 +266,7 @@ def _bound(source: Any, market: LabourMarket) -> tuple[BoundSimulator, str]:
         # Only its probabilities are read, so no calibration is asked for.
         simulator = simulator.changed(elicitation=replace(simulator.elicitation, calibration=_NO_CUTS))
         return simulator.bind(market), f"{simulator.model}, {simulator.prompt_version}, {simulator.persona}"
-    bound = simulator.bind(market)
+    bound = bound_simulator(simulator, market)
     recording = getattr(bound, "recording", None)
     if recording is not None:
         return bound, f"recording of {recording.model}, {recording.prompt}, {_digest(recording.probability)}"

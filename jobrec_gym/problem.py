@@ -17,7 +17,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from numpy.typing import NDArray
 
-from jobrec_gym.candidates import CandidateSampler, make_sampler
+from jobrec_gym.candidates import CandidateSampler, check_sampler, make_sampler
 from jobrec_gym.counter_rng import bounded, hash64, rehash64
 from jobrec_gym.market import LabourMarket, MarketError, MarketSpec, Split, gathered, load_market
 from jobrec_gym.pair_features import PairValues
@@ -28,6 +28,7 @@ from jobrec_gym.simulators.base import Feedback
 __all__ = [
     "JobRecSpec",
     "Observation",
+    "Payer",
     "RecommendationProblem",
     "Recommendations",
     "Resample",
@@ -126,6 +127,14 @@ class Recommendations:
         return Recommendations(*ids, keys, self.made[rows], self.cosine.take(rows), own)
 
 
+Payer = Callable[[Recommendations, dict[str, Any]], tuple[Any, Any]]
+"""A reward wrapper's part in a step: an environment calls it with what it recommends, before it changes anything.
+
+It takes the recommendations and the entries of ``info`` that explain the environment's own reward, and adds those that
+explain its own. It returns the rewards, and whether a decision ends the episode: two numbers in a single environment,
+arrays (n,) in a vector environment."""
+
+
 class RecommendationProblem:
     """Draws applicants and candidates and makes observations; holds tables, never the state of an episode.
 
@@ -175,6 +184,7 @@ class RecommendationProblem:
             )
         self.sampler = sampler.bind(self.market, self.job_ids, int(num_candidates))
         self.num_candidates = int(self.sampler.num_candidates)
+        check_sampler(self.sampler, np.resize(self.applicant_ids[:2], 2), self.job_ids)
         self.resample = resample
         self.repeats = require_flag("repeats", repeats)
         self.observation = observation
@@ -242,7 +252,8 @@ class RecommendationProblem:
         """Job ids (n, k) that the applicants (n,) are shown after ``steps`` (n,) steps of the episodes (n,)."""
         if self.resample == "episode":
             steps = np.zeros_like(steps)
-        return self.sampler.sample(applicant_ids, hash64(episodes, _CANDIDATES, steps))
+        candidate_ids = self.sampler.sample(applicant_ids, hash64(episodes, _CANDIDATES, steps))
+        return np.asarray(candidate_ids, np.int64)
 
     def interaction_keys(
         self, episodes: NDArray[np.uint64] | int, steps: NDArray[np.int64] | int
@@ -277,7 +288,7 @@ class RecommendationProblem:
         """
         if self._live is None or pairs is None:
             return {}
-        return {_LIVE: {"asked": self._live.get_state(), "pairs": pairs.tolist()}}
+        return {_LIVE: {"asked": self.asked, "pairs": pairs.tolist()}}
 
     def stored_pairs(self, state: Mapping[str, Any]) -> NDArray[np.float32] | None:
         """The pair features (n, k, p) in an environment's state, so that live models need not be asked again.
@@ -293,7 +304,7 @@ class RecommendationProblem:
         if _LIVE not in state:
             return None
         theirs = sorted(state[_LIVE]["asked"])
-        ours = [] if self._live is None else sorted(self._live.get_state())
+        ours = sorted(self.asked)
         if theirs != ours:
             raise ValueError(
                 f"`state` is of the live prior sources {theirs}, and those here are {ours}: give the environment the "
@@ -301,10 +312,20 @@ class RecommendationProblem:
             )
         return np.array(state[_LIVE]["pairs"], dtype=np.float32)
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What changes as live models among ``prior_sources`` are asked; empty if no source is live."""
+        return {} if self._live is None else self._live.get_state()
+
+    @asked.setter
+    def asked(self, asked: Mapping[str, Any]) -> None:
+        if self._live is not None:
+            self._live.set_state(asked)
+
     def restore_sources(self, state: Mapping[str, Any]) -> None:
         """Restores live models from a state that :meth:`stored_pairs` takes."""
-        if self._live is not None and _LIVE in state:
-            self._live.set_state(state[_LIVE]["asked"])
+        if _LIVE in state:
+            self.asked = state[_LIVE]["asked"]
 
     def begun(
         self, applicant_ids: Ids, candidate_ids: Ids
@@ -391,9 +412,9 @@ class JobRecSpec(EnvSpec):
 
 def _plain(value: Any) -> Any:
     """Arguments in plain JSON, as far as they have such a form."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return [_plain(entry) for entry in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import bounded, hash64
 from jobrec_gym.market import LabourMarket
-from jobrec_gym.simulators.base import BoundSimulator, Feedback
+from jobrec_gym.simulators.base import BoundSimulator, Feedback, checked_answers
 
 __all__ = [
     "MATCHED",
@@ -290,9 +290,4 @@ def _cosine_spread(market: LabourMarket) -> tuple[float, float]:
 def _ask(
     simulator: BoundSimulator, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64] | None
 ) -> Feedback:
-    feedback = simulator.feedback(applicant_ids, job_ids, interaction_keys)
-    if len(feedback) != len(applicant_ids):
-        raise ValueError(
-            f"`simulator` must answer each recommendation once, got {len(feedback)} answers to {len(applicant_ids)}."
-        )
-    return feedback
+    return checked_answers(simulator.feedback(applicant_ids, job_ids, interaction_keys), len(applicant_ids))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from jobrec_gym.near_miss import with_known_keywords
 from jobrec_gym.problem import (
     JobRecSpec,
     Observation,
+    Payer,
     RecommendationProblem,
     Recommendations,
     Resample,
@@ -73,6 +75,11 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         "render_modes": [],
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
+    # Arrays that a step or a reset changes in place. It gathers vectors anew, so these are not among them.
+    _changed_in_place: tuple[str, ...] = (
+        *("_episodes", "_episode_keys", "_steps", "_ended", "_applicant_ids", "_candidate_ids", "_noise", "_masks"),
+        *("_recommended", "_pairs", "_progress", "_beginnings"),
+    )
 
     @with_known_keywords
     def __init__(
@@ -170,6 +177,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._progress: NDArray[np.float32] | None  # (n, m), where applicants move
         # The cosine of each kept candidate, if it is computed ahead.
         self._cosines: NDArray[np.float32] | None
+        # Set by a reward wrapper while it makes a step.
+        self.payer: Payer | None = None
 
     @property
     def market(self) -> LabourMarket:
@@ -265,6 +274,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     ) -> tuple[Batch, dict[str, Any]]:
         """Starts episodes.
 
+        After an exception, such as one of a live prior source, the environments are as before.
+
         Args:
             seed: Environment ``i`` is seeded with ``seed + i``, or with the i-th of a list.
             options: ``{"reset_mask": bool (num_envs,)}`` resets the marked environments only. ``applicant_id`` and
@@ -280,11 +291,12 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         if isinstance(options, Mapping) and "reset_mask" in options:
             rows = self._reset_mask(options["reset_mask"])
         beginning = read_options(self._problem, options, rows)
-        self._upcoming.seed(seed, rows)
-        if not self._ready:
-            self._allocate()
-        self._start(rows, beginning)
-        self._nothing_recommended()
+        with self._undone_on_error():
+            self._upcoming.seed(seed, rows)
+            if not self._ready:
+                self._allocate()
+            self._start(rows, beginning)
+            self._nothing_recommended()
         infos: dict[str, Any] = {}
         self._add_state_infos(infos, rows)
         for key, values in () if beginning is None else beginning.infos(self._problem):
@@ -296,8 +308,10 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     def step(self, actions: NDArray[np.int64]) -> tuple[Batch, NDArray[np.float64], Mask, Mask, dict[str, Any]]:
         """Recommends candidate ``actions[i]`` in environment ``i``.
 
+        After an exception, such as one of a simulator, the environments are as before.
+
         Raises:
-            ValueError: If a candidate does not exist or is masked; the environments are then unchanged.
+            ValueError: If a candidate does not exist or is masked.
             RuntimeError: Before the first reset, or if an ended episode was not reset (``autoreset_mode="Disabled"``).
         """
         self._check_ready()
@@ -307,8 +321,15 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 '`reset(options={"reset_mask": terminated | truncated})` first.'
             )
         made = ~self._ended
-        resting = self._ended.nonzero()[0]  # next-step mode: these rows start anew and take no action
         actions = self._check_actions(np.asarray(actions), made)
+        with self._undone_on_error():
+            return self._recommend(actions, made)
+
+    def _recommend(
+        self, actions: NDArray[np.int64], made: Mask
+    ) -> tuple[Batch, NDArray[np.float64], Mask, Mask, dict[str, Any]]:
+        """Makes a step. In next-step mode rows that are not in ``made`` (num_envs,) start anew and take no action."""
+        resting = self._ended.nonzero()[0]
         job_ids = self._candidate_ids[self._rows, actions]
         job_ids[resting] = 0
         self._recommendations = None
@@ -317,6 +338,9 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         cosines = Cosines(raw, cosine.copy())
         self._last = self._applicant_ids.copy(), job_ids, self._episode_keys.copy(), self._steps.copy(), made, cosines
         reward, entries = self._answer(made, job_ids, cosine)
+        told_to_end: Any = False
+        if self.payer is not None and len(resting) < len(made):
+            _, told_to_end = self.payer(self.recommendations, entries)
         if len(resting):
             reward[resting] = 0.0
             self._start(~made, seen=not self._sees_anew)
@@ -324,7 +348,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         if self._sees_anew:
             self._see(self._every)
 
-        terminated = self._left(made)
+        terminated = self._left(made) | told_to_end
         if not self._problem.repeats:
             terminated |= made & ~self._masks.any(axis=1)
         truncated = np.zeros(self.num_envs, bool)
@@ -357,34 +381,6 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         """Entries of the infos that describe the state of all environments; the arrays belong to the caller."""
         ids = {"applicant_id": self._applicant_ids.copy(), "candidate_ids": self._candidate_ids.copy()}
         return {**ids, "action_mask": self._masks.copy()}
-
-    def end_episodes(self, rows: Mask, infos: dict[str, Any]) -> Batch:
-        """Ends episodes from outside, after a step.
-
-        A reward wrapper calls this method where the decision is one of its ``terminate_on``.
-
-        In same-step mode the rows are reset at once, and the step's ``infos`` get the entries of ended rows
-        (``final_obs``, ``final_info``). In next-step mode the next step resets the rows; in disabled mode the caller
-        does.
-
-        Args:
-            rows: bool (num_envs,); rows that have ended already do not change.
-            infos: Infos of the last step, changed in place.
-
-        Returns:
-            The observations after the step.
-        """
-        rows = rows & self.recommendations.made & ~(self._ended | self._reset_rows)
-        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
-            self._ended |= rows
-        elif rows.any():
-            step_infos = {key: infos[key] for key in infos if not key.startswith(("_", "final_"))}
-            self._add_final(infos, rows)
-            for key, values in step_infos.items():
-                _move_to_final(infos, key, values, rows)
-            self._start(rows)
-            self._add_state_infos(infos, rows)
-        return self._observe()
 
     def add_step_info(self, infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
         """Adds an entry to the infos of the last step, in Gymnasium's form.
@@ -490,6 +486,24 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self.__dict__["_spec"] = None if value is None else JobRecSpec.of(value)
 
     # ------------------------------------------------------------------------------------------------------------ parts
+
+    @contextlib.contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """An exception within leaves no trace."""
+        before = dict(vars(self))
+        for name in self._changed_in_place if self._ready else ():
+            if before[name] is not None:
+                before[name] = before[name].copy()
+        upcoming, asked = self._upcoming.mark(), self._problem.asked
+        try:
+            yield
+        except BaseException:
+            self.__dict__ = before
+            self._upcoming.return_to(upcoming)
+            self._problem.asked = asked
+            if self._ready:
+                self._gather(self._rows)
+            raise
 
     def _check_ready(self) -> None:
         if not self._ready:
@@ -744,34 +758,6 @@ def _blank(entries: dict[str, Any], places: NDArray[np.int64]) -> None:
             _blank(values, places)
         else:
             values[places] = None if values.dtype.hasobject else 0
-
-
-def _move_to_final(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
-    """Moves an entry of some rows into ``final_info``. In ``infos`` these rows then look as if they never had it."""
-    moved = rows & infos[f"_{key}"]
-    if not moved.any():
-        return
-    add_info(infos["final_info"], key, _without_masks(values), moved)
-    kept = infos[f"_{key}"] & ~moved
-    if not kept.any():
-        del infos[key], infos[f"_{key}"]
-        return
-    _erase(infos, key, moved)
-
-
-def _without_masks(values: Any) -> Any:
-    if not isinstance(values, dict):
-        return values
-    return {key: _without_masks(entry) for key, entry in values.items() if not key.startswith("_")}
-
-
-def _erase(infos: dict[str, Any], key: str, rows: Mask) -> None:
-    infos[f"_{key}"] = infos[f"_{key}"] & ~rows
-    if isinstance(infos[key], dict):
-        for name in [name for name in infos[key] if not name.startswith("_")]:
-            _erase(infos[key], name, rows)
-    else:
-        infos[key][rows] = None if infos[key].dtype == object else 0
 
 
 def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import copy
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -30,10 +31,10 @@ from jobrec_gym.rewards import (
 from jobrec_gym.schedules import AnnealSchedule, make_schedule
 from jobrec_gym.simulators.base import (
     DECISIONS,
-    BoundSimulator,
     Feedback,
     SimulatorSpec,
     UserSimulator,
+    bound_simulator,
     make_simulator,
     simulator_spec,
 )
@@ -54,9 +55,16 @@ __all__ = [
 
 Obs = dict[str, NDArray[Any]]
 
+_SUMMED = ("cosine", "feedback")
+"""The parts of rewards that an episode's last ``info`` has sums of."""
+
 
 class _Rewards(RecordConstructorArgs, abc.ABC):
-    """A reward wrapper around one environment or many: its reward model, and the decisions that end an episode."""
+    """A reward wrapper around one environment or many: its reward model, and the decisions that end an episode.
+
+    It computes the pay when the environment beneath has checked an action but has not changed yet. So a step whose pay
+    fails changes nothing, and a picture of a step shows the pay.
+    """
 
     def _begin(self, env: Any, model: RewardModel, **arguments: Any) -> None:
         """Does the work of a constructor; ``arguments`` are those of the public class, in plain JSON."""
@@ -66,6 +74,8 @@ class _Rewards(RecordConstructorArgs, abc.ABC):
         self._model = model
         self._terminate_on: Sequence[str] = arguments.get("terminate_on", ())
         self._sums: dict[str, Any] = {}
+        # Rewards and their parts in this step; ``None`` if nobody has been paid.
+        self._paid: tuple[Any, dict[str, Any]] | None = None
 
     @abc.abstractmethod
     def _wrap(self, env: Any) -> None:
@@ -91,10 +101,35 @@ class _Rewards(RecordConstructorArgs, abc.ABC):
         if prepare is not None and begun is not None:
             prepare(*begun)
 
-    def _pay(self, made: Recommendations) -> RewardBatch:
-        """The rewards of the step's recommendations, after the step."""
+    @contextlib.contextmanager
+    def _paying(self) -> Iterator[None]:
+        """While a step is made within, the environment beneath asks this wrapper for the pay."""
+        self._paid = None
+        self._base.payer = self._pay
+        try:
+            yield
+        finally:
+            self._base.payer = None
+
+    @abc.abstractmethod
+    def _pay(self, made: Recommendations, entries: dict[str, Any]) -> tuple[Any, Any]:
+        """Pays what is recommended, see :data:`~jobrec_gym.problem.Payer`."""
+
+    def _rewards(self, made: Recommendations) -> RewardBatch:
+        """What the reward model says."""
         keys = made.interaction_keys if self._model.draws else None
         return self._model(made.applicant_ids, made.job_ids, keys, made.cosine)
+
+    def _ends(self, batch: RewardBatch, made: Recommendations) -> NDArray[np.bool_]:
+        """Which of the n decisions end an episode; an environment's own answers count, whatever they are paid."""
+        decision = batch.decision if made.own is None else made.own.decision
+        ends = np.zeros(len(batch.reward), dtype=bool)
+        for one in () if decision is None else self._terminate_on:
+            ends |= decision == one
+        return ends
+
+    def _count(self, n: int) -> None:
+        """Counts n recommendations, after the step."""
 
 
 class _CosineRewards(_Rewards):
@@ -113,7 +148,7 @@ class _FeedbackRewards(_Rewards):
             env,
             "use CosineReward to replace its reward, or HybridReward(env, None, schedule) to mix it with the cosine",
         )
-        model = FeedbackRewardModel(make_simulator(simulator).bind(market), market)
+        model = FeedbackRewardModel(bound_simulator(make_simulator(simulator), market), market)
         self._begin(env, model, simulator=spec, terminate_on=decisions)
 
 
@@ -148,7 +183,7 @@ class _HybridRewards(_Rewards):
                     f"`simulator` must be given for {env.unwrapped}, which pays the cosine itself; None stands for the "
                     "answers of an environment that asks its applicants itself, as JobRecCareer-v0 does."
                 )
-            bound: BoundSimulator = make_simulator(simulator).bind(market)
+            bound = bound_simulator(make_simulator(simulator), market)
         else:
             bound = self._answers
         self._hybrid = HybridRewardModel(bound, market, cosine_scale=cosine_scale)
@@ -182,13 +217,14 @@ class _HybridRewards(_Rewards):
         super().set_state(state)
         self._annealing.set_state(state["annealing"])
 
-    def _pay(self, made: Recommendations) -> RewardBatch:
+    def _rewards(self, made: Recommendations) -> RewardBatch:
         self._hybrid.weight = self._annealing.weight
         if self._answers is not None:
             self._answers.last = made.own
-        batch = super()._pay(made)
-        self._annealing.advance(len(made.job_ids))
-        return batch
+        return super()._rewards(made)
+
+    def _count(self, n: int) -> None:
+        self._annealing.advance(n)
 
 
 class _OwnAnswers:
@@ -251,7 +287,6 @@ class _RewardWrapper(_Rewards, gym.Wrapper[Obs, int, Obs, int]):
 
     def _wrap(self, env: gym.Env[Obs, int]) -> None:
         gym.Wrapper.__init__(self, env)
-        env.unwrapped.wait_for_reward()  # type: ignore[attr-defined]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, dict[str, Any]]:
         """Starts an episode and its sums."""
@@ -262,28 +297,30 @@ class _RewardWrapper(_Rewards, gym.Wrapper[Obs, int, Obs, int]):
     def step(self, action: int) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
         """Recommends, and pays what the reward model says."""
         self._prepare()
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        made: Recommendations = self._base.recommendations
-        if not made.made[0]:  # a wrapper beneath started a new episode instead
+        with self._paying():
+            obs, reward, terminated, truncated, info = self.env.step(action)
+        if self._paid is None:  # a wrapper beneath started a new episode instead
             self._sums = {}
             return obs, float(reward), terminated, truncated, info
-        batch = self._pay(made)
-        components: dict[str, float] = {name: values.item() for name, values in batch.components.items()}
-        info.update({f"reward/{name}": value for name, value in components.items()})
-        info.update({key: values.item() for key, values in batch.details.items()})
-        info["reward_components"] = {**info["reward_components"], **components}
-        if batch.weights is not None:
-            info["reward_weights"] = dict(batch.weights)
-        info["transition_valid"] = bool(info["transition_valid"] and batch.valid[0])
+        reward, components = self._paid
+        self._count(1)
         for name, value in components.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        if self._terminate_on and batch.decision is not None:
-            terminated = terminated or batch.decision[0] in self._terminate_on
         if terminated or truncated:
-            info.update({f"episode_sum/{name}": value for name, value in self._sums.items()})
-        reward = batch.reward.item()
-        self._base.show_reward(reward, info)
+            info.update({f"episode_sum/{name}": self._sums.get(name, np.nan) for name in _SUMMED})
         return obs, reward, terminated, truncated, info
+
+    def _pay(self, made: Recommendations, entries: dict[str, Any]) -> tuple[float, bool]:
+        batch = self._rewards(made)
+        components: dict[str, float] = {name: values.item() for name, values in batch.components.items()}
+        entries |= {f"reward/{name}": value for name, value in components.items()}
+        entries |= {key: values.item() for key, values in batch.details.items()}
+        entries["reward_components"] |= components
+        entries["transition_valid"] &= bool(batch.valid[0])
+        if batch.weights is not None:
+            entries["reward_weights"] = dict(batch.weights)
+        self._paid = batch.reward.item(), entries["reward_components"]
+        return self._paid[0], bool(self._ends(batch, made)[0])
 
 
 class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
@@ -291,16 +328,6 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
 
     def _wrap(self, env: gym.vector.VectorEnv) -> None:
         gym.vector.VectorWrapper.__init__(self, env)
-
-    def _begin(self, env: Any, model: RewardModel, **arguments: Any) -> None:
-        super()._begin(env, model, **arguments)
-        self._resets_at_once = self.autoreset_mode is AutoresetMode.SAME_STEP
-        if self._terminate_on and self._resets_at_once and env.observation_space is not self._base.observation_space:
-            raise ValueError(
-                "In same-step mode an episode that `terminate_on` ends is followed at once by a new one, whose first "
-                "observation the wrappers beneath never see: put observation wrappers outside of this one, or use "
-                "another `autoreset_mode`."
-            )
 
     @property
     def autoreset_mode(self) -> AutoresetMode:
@@ -322,43 +349,37 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Recommends, and pays what the reward model says."""
         self._prepare()
-        obs, _, terminated, truncated, infos = self.env.step(actions)
-        made: Recommendations = self._base.recommendations
-        rows = made.made
-        n_made = np.count_nonzero(rows)
-        if not n_made:  # next-step mode, and all rows start anew
+        with self._paying():
+            obs, _, terminated, truncated, infos = self.env.step(actions)
+        if self._paid is None:  # next-step mode, and all rows start anew
             return obs, np.zeros(self.num_envs), terminated, truncated, infos
-        every = n_made == self.num_envs
-        batch = self._pay(made) if every else _over_all(self._pay(made.take(rows)), rows)
-        # The cosine that the environment itself pays is in its infos already.
-        new = {name: values.copy() for name, values in batch.components.items() if values is not made.cosine.unit}
-        entries: dict[str, Any] = {f"reward/{name}": values.copy() for name, values in new.items()}
-        entries |= batch.details
-        # If the environment asks its own simulator, a failed answer moved nobody, so the transition is not valid,
-        # whatever this wrapper pays.
-        valid = batch.valid.copy() if made.own is None else batch.valid & made.own.valid
-        entries["reward_components"], entries["transition_valid"] = new, valid
-        if batch.weights is not None:
-            entries["reward_weights"] = {name: filled(self.num_envs, weight) for name, weight in batch.weights.items()}
-        self._base.add_step_infos(infos, entries)
-        for name, values in batch.components.items():
+        rewards, components = self._paid
+        rows = self._base.recommendations.made
+        self._count(int(np.count_nonzero(rows)))
+        for name, values in components.items():
             # A sum is NaN where the episode has not been paid this part of a reward yet.
             sums = self._sums.get(name, np.nan)
-            added = np.where(np.isnan(sums), 0.0, sums) + values
-            self._sums[name] = added if every else np.where(rows, added, sums)
-        if self._terminate_on and batch.decision is not None:
-            success = _is_in(batch.decision, self._terminate_on)
-            if success.any():
-                begun = self._base.end_episodes(success, infos)
-                obs = begun if self._resets_at_once else obs
-                terminated = terminated | success
+            self._sums[name] = np.where(rows, np.where(np.isnan(sums), 0.0, sums) + values, sums)
         ended = terminated | truncated
         if np.count_nonzero(ended):
-            for name, values in self._sums.items():
-                self._base.add_step_info(infos, f"episode_sum/{name}", values, ended & ~np.isnan(values))
+            for name in _SUMMED:
+                values = self._sums.setdefault(name, filled(self.num_envs, np.nan))
+                self._base.add_step_info(infos, f"episode_sum/{name}", values, ended)
                 values[ended] = np.nan
+        return obs, rewards, terminated, truncated, infos
+
+    def _pay(self, made: Recommendations, entries: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        rows = made.made
+        batch = self._rewards(made) if rows.all() else _over_all(self._rewards(made.take(rows)), rows)
+        entries |= {f"reward/{name}": values.copy() for name, values in batch.components.items()}
+        entries |= batch.details
+        entries["reward_components"] |= {name: values.copy() for name, values in batch.components.items()}
+        entries["transition_valid"] &= batch.valid
+        if batch.weights is not None:
+            entries["reward_weights"] = {name: filled(self.num_envs, weight) for name, weight in batch.weights.items()}
         # The rewards are copied, because they may be an array of the environment.
-        return obs, batch.reward.copy(), terminated, truncated, infos
+        self._paid = batch.reward.copy(), entries["reward_components"]
+        return self._paid[0], self._ends(batch, made)
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores a state of :meth:`get_state`."""
@@ -369,7 +390,8 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
 class CosineReward(_CosineRewards, _RewardWrapper):
     """Pays the cosine similarity of applicant and job, in [0, 1], raw, or rescaled to feedback.
 
-    ``info["reward/cosine"]`` is this reward. The last ``info`` of an episode has its sum, ``episode_sum/cosine``.
+    ``info["reward/cosine"]`` is this reward. The last ``info`` of an episode has its sum, ``episode_sum/cosine``, and
+    ``episode_sum/feedback``, which is NaN around an environment that asks nobody.
 
     Args:
         env: A ``JobRec-v0`` or ``JobRecCareer-v0``, wrapped or not.
@@ -456,7 +478,9 @@ class HybridReward(_HybridRewards, _RewardWrapper):
     sets the number by ``env_method("set_total_steps", n)``. At ``w = 1`` the simulator is not asked.
 
     ``info`` has ``reward/cosine``, ``reward/feedback`` if the simulator was asked, ``reward/cosine_weight``,
-    ``reward_components`` and ``reward_weights``, so that the reward can be recomputed under another weight.
+    ``reward_components`` and ``reward_weights``, so that the reward can be recomputed under another weight. The last
+    ``info`` of an episode has the sums ``episode_sum/cosine`` and ``episode_sum/feedback``; the latter is NaN if nobody
+    was asked.
 
     Args:
         env: A ``JobRec-v0`` or ``JobRecCareer-v0``, wrapped or not.
@@ -467,7 +491,7 @@ class HybridReward(_HybridRewards, _RewardWrapper):
         cosine_scale: ``"unit"``, as in the note; ``"raw"``; or ``"matched"``: rescaled to a mean of 0.04 and a
             standard deviation of 0.28, so that annealing does not shift the level of the reward. These are the figures
             of feedback on random pairs of the default market.
-        terminate_on: Decisions that end the episode.
+        terminate_on: Decisions that end the episode. Answers that the environment itself got count at every weight.
         num_envs: How many such environments step together, in a ``SyncVectorEnv`` for instance.
 
     Example:
@@ -532,8 +556,7 @@ class EmbeddingAction(gym.ActionWrapper[Obs, NDArray[np.float32], int], RecordCo
     def __init__(self, env: gym.Env[Obs, int]):
         RecordConstructorArgs.__init__(self)
         super().__init__(env)
-        self._jobs = _single_market(env).jobs.vectors
-        self.action_space = spaces.Box(-1.0, 1.0, (self._jobs.shape[1],), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, _single_market(env).jobs.vectors.shape[1:], np.float32)
 
     def action(self, action: NDArray[np.float32]) -> int:
         """Index of the candidate nearest to a job vector (768,).
@@ -542,13 +565,14 @@ class EmbeddingAction(gym.ActionWrapper[Obs, NDArray[np.float32], int], RecordCo
             ValueError: For another shape, or for numbers that are not finite, such as those of a network that diverged.
         """
         base: JobRecEnv = self.unwrapped  # type: ignore[assignment]
-        wanted, shape = np.asarray(action), (self._jobs.shape[1],)
+        jobs = base.market.jobs.vectors  # the market holds them, so a copy or a pickle of the wrapper stays small
+        wanted, shape = np.asarray(action), jobs.shape[1:]
         if wanted.shape != shape or wanted.dtype.kind not in "fiu" or not np.isfinite(wanted).all():
             raise ValueError(
                 f"`action` must be a job vector, finite numbers of shape {shape}, got {wanted.dtype} of shape "
                 f"{wanted.shape}: {wanted.reshape(-1)[:3]}."
             )
-        scores = self._jobs[base.candidate_ids] @ wanted
+        scores = jobs[base.candidate_ids] @ wanted
         return int(np.where(base.action_masks(), scores, -np.inf).argmax())
 
 
@@ -606,8 +630,9 @@ def _refuse_rules(simulator: UserSimulator | SimulatorSpec) -> None:
 
 
 def _decisions(terminate_on: Sequence[str]) -> list[str]:
-    if not isinstance(terminate_on, (tuple, list)) or not all(one in DECISIONS for one in terminate_on):
-        raise ValueError(f"`terminate_on` must be a tuple of decisions of {DECISIONS}, got {terminate_on!r:.80}.")
+    is_row = isinstance(terminate_on, Sequence) and not isinstance(terminate_on, str)
+    if not is_row or not all(one in DECISIONS for one in terminate_on):
+        raise ValueError(f"`terminate_on` must be a sequence of decisions of {DECISIONS}, got {terminate_on!r:.80}.")
     return list(terminate_on)
 
 
@@ -621,10 +646,3 @@ def _over_all(batch: RewardBatch, rows: NDArray[np.bool_]) -> RewardBatch:
         decision=None if batch.decision is None else scattered(batch.decision, rows),
         weights=batch.weights,
     )
-
-
-def _is_in(decision: NDArray[np.str_], decisions: Sequence[str]) -> NDArray[np.bool_]:
-    found = decision == decisions[0]
-    for other in decisions[1:]:
-        found |= decision == other
-    return found

@@ -27,6 +27,8 @@ __all__ = [
     "Feedback",
     "SimulatorSpec",
     "UserSimulator",
+    "bound_simulator",
+    "checked_answers",
     "class_with_bind",
     "decision_rewards",
     "is_finite_number",
@@ -71,7 +73,7 @@ class Feedback:
         cached: bool, whether the answer was known before.
 
     Raises:
-        ValueError: For fields of different lengths, a reward that is not finite, or an unknown decision.
+        ValueError: For a field that is not (n,), a reward that is not finite, or an unknown decision.
     """
 
     decision: NDArray[np.str_]
@@ -102,7 +104,7 @@ class Feedback:
             >>> Feedback.of(["apply", "ignore"], [1.0, -0.1]).status
             array(['ok', 'ok'], dtype='<U2')
         """
-        n = len(decision)
+        n = np.size(decision)
 
         def filled(values: ArrayLike | None, default: object, dtype: type | None) -> NDArray[Any]:
             return np.full(n, default, dtype) if values is None else np.asarray(values, dtype)
@@ -119,9 +121,11 @@ class Feedback:
         )
 
     def __post_init__(self) -> None:
-        lengths = {name: len(getattr(self, name)) for name in self.__slots__}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"the fields of Feedback must have one length, got {lengths}.")
+        shapes = {name: np.shape(getattr(self, name)) for name in Feedback.__slots__}
+        if len(set(shapes.values())) > 1 or len(shapes["reward"]) != 1:
+            raise ValueError(
+                f"each field of Feedback must be an array (n,), with one entry for each recommendation, got {shapes}."
+            )
         if not np.isfinite(self.reward).all():
             raise ValueError("`reward` must be finite; where there is no answer give 0.0 and say so in `status`.")
         unknown = sorted(set(self.decision.tolist()) - {*DECISIONS, ""})
@@ -316,7 +320,10 @@ class UserSimulator(Protocol):
     """
 
     def bind(self, market: LabourMarket) -> BoundSimulator:
-        """Ties it to a market; the reward wrappers call this once."""
+        """Ties it to a market; the reward wrappers call this once.
+
+        It must not change the simulator, because the same simulator may be bound to another market too.
+        """
 
 
 _SIMULATORS: dict[str, str] = {
@@ -357,6 +364,37 @@ def make_simulator(simulator: UserSimulator | SimulatorSpec) -> UserSimulator:
             f"got {simulator!r}."
         )
     return simulator
+
+
+def bound_simulator(simulator: UserSimulator, market: LabourMarket) -> BoundSimulator:
+    """The simulator tied to a market.
+
+    Raises:
+        ValueError: If its ``bind`` returns something without ``feedback``.
+    """
+    bound = simulator.bind(market)
+    if not callable(getattr(bound, "feedback", None)):
+        raise ValueError(
+            f"`simulator` must return from `bind(market)` an object with `feedback`, see BoundSimulator; "
+            f"{simulator!r:.80} returned {bound!r:.80}."
+        )
+    return bound
+
+
+def checked_answers(feedback: Feedback, n: int) -> Feedback:
+    """The answers of a simulator to n recommendations.
+
+    Raises:
+        ValueError: If it is no :class:`Feedback`, or does not have n answers.
+    """
+    if not isinstance(feedback, Feedback):
+        raise ValueError(
+            f"`simulator` must return a Feedback from `feedback`, got {type(feedback).__name__}: "
+            "`Feedback.of(decisions, rewards)` makes one."
+        )
+    if len(feedback) != n:
+        raise ValueError(f"`simulator` must answer each recommendation once, got {len(feedback)} answers to {n}.")
+    return feedback
 
 
 def class_with_bind(argument: str, entry_point: str) -> Any:

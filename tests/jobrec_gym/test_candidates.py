@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from jobrec_gym import JobRecEnv, JobRecVectorEnv
 from jobrec_gym.candidates import RetrievalCandidates, make_sampler
 from jobrec_gym.counter_rng import hash64
 
@@ -60,3 +61,40 @@ def test_unknown_samplers_are_suggested():
         make_sampler(3)
     with pytest.raises(ValueError, match="have `bind.*got <class .*RetrievalCandidates'>"):
         make_sampler(RetrievalCandidates)
+
+
+class Drawn:
+    """Shows everybody what a function makes of the first jobs."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def bind(self, market, job_ids, num_candidates):
+        self.num_candidates, self.job_ids = num_candidates, job_ids
+        return self
+
+    def sample(self, applicant_ids, keys):
+        return self.change(np.tile(self.job_ids[: self.num_candidates], (len(applicant_ids), 1)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda sets: -1 - sets, "from `job_ids`, got -"),
+        (lambda sets: 0 * sets + sets[0, 0], "distinct jobs, got [0-9]+ twice"),
+        (lambda sets: sets.astype(float), r"integers of shape \(2, 5\) for 2 applicants, got float64"),
+        (lambda sets: sets[:, :4], r"got int64 of shape \(2, 4\)"),
+        (lambda sets: sets[0], r"got int64 of shape \(5,\)"),
+    ],
+)
+def test_sets_of_a_sampler_of_ones_own_are_checked_when_it_is_made(market, change, message):
+    with pytest.raises(ValueError, match=f"`candidate_sampler` must draw .*{message}"):
+        JobRecEnv(market, num_candidates=5, candidate_sampler=Drawn(change))
+
+
+@pytest.mark.parametrize("change", [lambda sets: sets.astype(np.int32), lambda sets: sets.tolist()])
+def test_sets_are_int64_whatever_a_sampler_gives(market, change):
+    kwargs = {"num_candidates": 5, "candidate_sampler": Drawn(change), "observation": "ids"}
+    env, envs = JobRecEnv(market, **kwargs), JobRecVectorEnv(2, market=market, **kwargs)
+    for obs in (env.reset(seed=0)[0], env.step(1)[0], envs.reset(seed=0)[0], envs.step(np.ones(2, int))[0]):
+        assert obs["candidates"].dtype == np.int64

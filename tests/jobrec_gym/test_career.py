@@ -116,6 +116,41 @@ def pair(n, mode, kind="bare", **kwargs):
     return (native if wrapper is None else wrapper[1](native)), loop
 
 
+class Passing(Uncertain):
+    """Takes ``levels`` and whatever else there is, and passes all of it on."""
+
+    def feedback(self, *args, **kwargs):
+        return self._rules.feedback(*args, **kwargs)
+
+
+def test_a_simulator_may_take_levels_among_other_keywords():
+    envs = [JobRecCareerEnv(**SMALL, simulator=simulator) for simulator in (Passing(), RuleSimulator(seed=2))]
+    for env in envs:
+        env.reset(seed=1)
+    for action in (0, 3, 2, 4, 1):
+        left, right = (env.step(action) for env in envs)
+        assert left[1] == right[1] and left[4]["feedback/decision"] == right[4]["feedback/decision"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda said: Feedback.of(said.decision, said.reward[:, None]), r"must be an array \(n,\)"),
+        (lambda said: Feedback.of([*said.decision, "apply"], [*said.reward, 1.0]), "got 4 answers to 3"),
+        (lambda said: said.reward, "must return a Feedback"),
+    ],
+)
+def test_answers_of_a_simulator_of_ones_own_are_checked(answer, message):
+    class Wrong(Uncertain):
+        def feedback(self, applicant_ids, job_ids, interaction_keys=None, levels=None):
+            return answer(self._rules.feedback(applicant_ids, job_ids, levels=levels))
+
+    envs = gym.make_vec("JobRecCareer-v0", 3, **SMALL, simulator=Wrong())
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match=message):
+        envs.step(np.zeros(3, int))
+
+
 @pytest.mark.parametrize("kwargs", VARIANTS, ids=str)
 def test_gymnasiums_checker_is_content(kwargs):
     with warnings.catch_warnings():
@@ -581,6 +616,31 @@ def test_a_wrapper_around_it_pays_what_it_says_and_keeps_the_environments_own_an
         assert half[1] == 0.5 * cosine[1] + 0.5 * bare[1]
         assert cosine[4]["reward/feedback"] == half[4]["reward/feedback"] == bare[1]
         assert cosine[4]["reward_components"] == {"cosine": cosine[1], "feedback": bare[1]}
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+@pytest.mark.parametrize("mode", MODES)
+def test_an_answer_ends_the_episode_at_every_weight_and_is_summed(weight, mode):
+    terms = None, {"steps": 1, "start": weight, "end": weight}, "unit", ("click", "save", "apply")
+    env = HybridReward(gym.make("JobRecCareer-v0", **SMALL), *terms)
+    envs = VectorHybridReward(gym.make_vec("JobRecCareer-v0", 2, autoreset_mode=mode, **SMALL), *terms)
+    env.reset(seed=0), envs.reset(seed=0)
+    earned, ended = 0.0, False
+    while not ended:
+        *_, ended, _, info = env.step(3)
+        *_, terminated, _, infos = envs.step(np.array([3, 0]))
+        assert ended == terminated[0] == (info["feedback/decision"] != "ignore")
+        earned += info["reward/feedback"]
+    told = infos["final_info"] if mode is AutoresetMode.SAME_STEP else infos
+    assert info["episode_sum/feedback"] == told["episode_sum/feedback"][0] == pytest.approx(earned)
+
+
+def test_the_sum_of_feedback_is_whole_while_the_weight_changes_and_beside_a_cosine_reward():
+    for wrap in (CosineReward, lambda env: HybridReward(env, None, {"kind": "two_phase", "switch_at": 5})):
+        env = wrap(gym.make("JobRecCareer-v0", max_episode_steps=10, **SMALL))
+        env.reset(seed=0)
+        infos = [env.step(3)[4] for _ in range(10)]
+        assert infos[-1]["episode_sum/feedback"] == pytest.approx(sum(info["reward/feedback"] for info in infos))
 
 
 def test_a_wrapped_spec_round_trips_without_a_simulator():

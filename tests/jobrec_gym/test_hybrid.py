@@ -5,6 +5,7 @@ import pytest
 import jobrec_gym  # registers JobRec-v0
 from jobrec_gym import (
     AnnealSchedule,
+    CosineReward,
     Feedback,
     HybridReward,
     LLMReward,
@@ -174,21 +175,23 @@ def test_a_frozen_weight_stands_still_while_steps_are_counted():
 
 
 @pytest.mark.parametrize("mode", ["SameStep", "NextStep"])
-def test_episodes_at_cosine_weight_one_have_no_sum_of_feedback_however_many_play(mode):
+def test_at_cosine_weight_one_the_sum_of_feedback_is_nan_however_many_play(mode):
     envs = VectorHybridReward(
         make_vector(2, max_episode_steps=3, autoreset_mode=mode), RuleSimulator(seed=0), AnnealSchedule(steps=100)
     )
     envs.reset(seed=0)
 
     def told():
-        """The sums of the episode that plays now; the two end together."""
+        """Which sums of the episode that plays now are numbers; the two end together."""
         while True:
             infos = envs.step(np.zeros(2, dtype=int))[4]
             ended = infos.get("final_info", infos)
             if "episode_sum/cosine" in ended:
                 if mode == "NextStep":
                     envs.step(np.zeros(2, dtype=int))
-                return {name for name in ended if name.startswith("episode_sum/")}
+                sums = {name: values for name, values in ended.items() if name.startswith("episode_sum/")}
+                assert len(sums) == 2 and ended["_episode_sum/feedback"].all()
+                return {name for name, values in sums.items() if not np.isnan(values).any()}
 
     assert told() == {"episode_sum/cosine", "episode_sum/feedback"}
     envs.freeze(1.0)  # nobody is asked any more
@@ -267,3 +270,13 @@ def test_monitor_keeps_both_components():
     env = monitor.Monitor(HybridReward(make(), RuleSimulator(seed=0), AnnealSchedule(steps=5)), info_keywords=keys)
     *_, (_, last) = play(env, 10)
     assert set(keys) <= set(last["episode"])
+
+
+@pytest.mark.parametrize(
+    "wrap", [CosineReward, lambda env: HybridReward(env, RuleSimulator(), {"steps": 100, "end": 1.0})]
+)
+def test_monitor_writes_nan_for_the_feedback_of_an_episode_that_asks_nobody(wrap):
+    monitor = pytest.importorskip("stable_baselines3.common.monitor")
+    env = monitor.Monitor(wrap(make()), info_keywords=("episode_sum/cosine", "episode_sum/feedback"))
+    *_, (_, last) = play(env, 10)
+    assert last["episode"]["episode_sum/cosine"] > 0 and np.isnan(last["episode"]["episode_sum/feedback"])

@@ -7,6 +7,7 @@ import pytest
 from jobrec_gym import (
     CareerDynamics,
     CosineReward,
+    Feedback,
     HybridReward,
     JobRecCareerEnv,
     JobRecCareerVectorEnv,
@@ -62,6 +63,19 @@ class Ladder:
 
     def in_words(self, state):
         return f"rung {state[0]}"
+
+
+class Silent:
+    """A simulator whose applicants ignore everything."""
+
+    def __repr__(self):
+        return "Silent()"
+
+    def bind(self, market):
+        return self
+
+    def feedback(self, applicant_ids, job_ids, interaction_keys=None):
+        return Feedback.of(["ignore"] * len(job_ids), np.zeros(len(job_ids)))
 
 
 class Ages(Ladder):
@@ -249,7 +263,7 @@ def test_levels_that_the_simulator_is_not_told_change_no_value(two_jobs):
         ({"repeats": False}, "`env` cannot be solved exactly: `repeats=False`"),
         ({"resample": "episode"}, '`env` cannot be solved exactly: `resample="episode"`'),
         ({"hidden": ("patience",)}, r"`env` cannot be solved exactly: `hidden=\('patience',\)`"),
-        ({"simulator": Ladder(), "levels": "ignore"}, "cannot be solved exactly: its `simulator` is no RuleSimulator"),
+        ({"simulator": Silent(), "levels": "ignore"}, "cannot be solved exactly: its `simulator` is no RuleSimulator"),
     ],
     ids=str,
 )
@@ -284,7 +298,7 @@ def test_jobs_that_look_alike_are_not_guessed(two_jobs):
         assert CareerOracle(env, policy, n_sets=4, horizon=3).predict(env.reset(seed=0)[0])[0] in (0, 1)
     by_id = shows_all(market, observation="ids")
     assert oracle.predict(by_id.reset(seed=0)[0])[0] in (0, 1)
-    twins = [Record(name, hard=("SQL",), seniority=1) for name in ("ann", "bob")]
+    twins = [people[1], *(Record(name, hard=("SQL",), seniority=1) for name in ("ann", "eve"))]
     env = shows_all(assemble_market("twins", twins, jobs, encoder="hashing", test_fraction=0.0), observation="ids")
     with pytest.raises(ValueError, match="the vector of several applicants"):
         CareerOracle(env, "best", n_sets=4, horizon=3).predict(env.reset(seed=0)[0])

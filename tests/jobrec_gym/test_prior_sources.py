@@ -1,7 +1,10 @@
 """What others say of pairs, as columns of an observation: looked up, or asked of what is shown and nothing else."""
 
+import copy
 import dataclasses
 import json
+import pickle
+import tracemalloc
 from functools import partial
 
 import gymnasium as gym
@@ -16,6 +19,7 @@ from jobrec_gym import (
     RuleSimulator,
     load_market,
 )
+from jobrec_gym.counter_rng import uniform
 from jobrec_gym.prior_sources import SourcedPairValues
 from jobrec_gym.recommendations import recommend
 from jobrec_gym.simulators.base import Feedback
@@ -107,6 +111,31 @@ def test_a_live_model_is_asked_of_what_is_shown_and_of_nothing_else(market):
     n_told = int((~is_odd).sum())
     middle = (0.5 + 0.9 * n_told) / (1 + n_told)
     assert sorted(set(again["pairs"].ravel().tolist())) == pytest.approx([middle, 0.9])
+
+
+class Noisy(Live):
+    """A live model whose probabilities are noise."""
+
+    def feedback(self, applicant_ids, job_ids, interaction_keys=None):
+        said = super().feedback(applicant_ids, 2 * job_ids)
+        return dataclasses.replace(said, probability=uniform(interaction_keys))
+
+
+def test_the_noise_of_a_live_model_is_that_of_the_pair(market):
+    ask = SourcedPairValues(market, (), 0.0, {"model": Noisy()})
+    values = ask(*ALL)[..., 0]
+    assert len(np.unique(values)) > 0.99 * values.size
+    np.testing.assert_array_equal(ask(*ALL)[..., 0], values)
+
+
+def test_a_copy_shares_the_table_of_a_source(market, table):
+    values = SourcedPairValues(market, (), 0.0, {"said": table})
+    before, again = (len(pickle.dumps(each)) for each in (values, copy.deepcopy(values)))
+    assert before == again
+    tracemalloc.start()
+    copy.deepcopy(values)
+    assert tracemalloc.get_traced_memory()[1] < table.nbytes
+    tracemalloc.stop()
 
 
 class Erratic(Live):

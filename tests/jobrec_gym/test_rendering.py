@@ -246,6 +246,25 @@ def test_human_mode_prints_a_wrapped_step_once_and_with_its_reward(capsys):
     assert out.count("Applicant ") == 2 and out.count(f"decision {info['feedback/decision']}") == 1
 
 
+def test_human_mode_prints_on_when_a_reward_wrapper_is_taken_off(capsys):
+    env = gym.make("JobRec-v0", render_mode="human", **SMALL)
+    FeedbackReward(env, RuleSimulator(seed=0))
+    env.reset(seed=0)
+    reward = env.step(0)[1]
+    out = capsys.readouterr().out
+    assert out.count("Applicant ") == 2 and f"reward {reward:.3f}" in out
+
+
+def test_frames_that_are_collected_beneath_a_reward_wrapper_show_what_it_pays():
+    env = FeedbackReward(gym.make("JobRec-v0", render_mode="ansi_list", **SMALL), RuleSimulator(seed=0))
+    env.reset(seed=2)
+    for action in range(3):
+        _, reward, *_, info = env.step(action)
+        *_, frame = env.render()
+        assert f"decision {info['feedback/decision']}   reward {reward:.3f}" in frame
+        assert f"feedback {info['reward/feedback']:.3f}" in frame
+
+
 def test_a_terminal_gets_colours_unless_they_are_not_wanted(monkeypatch, capsys):
     env = gym.make("JobRec-v0", render_mode="human", **SMALL)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)

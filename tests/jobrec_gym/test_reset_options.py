@@ -135,6 +135,7 @@ def test_a_wrong_choice_is_refused_and_changes_nothing(env, options, complaint):
         ({"applicant_id": 3}, r"integers of shape \(3,\), got 3"),
         ({"applicant_id": [3, 4]}, r"shape \(3,\), got int64 of shape \(2,\)"),
         ({"applicant_key": "A0000001"}, "must be 3 texts, one for each environment"),
+        ({"applicant_key": ["A0000001", None, "A0000002"]}, "must be 3 texts, one for each environment"),
         ({"candidate_ids": CHOSEN["candidate_ids"][0]}, r"shape \(3, 6\)"),
         ({"candidate_ids": [[1], [2, 3], [4]]}, r"shape \(3, 6\)"),
     ],
@@ -143,6 +144,15 @@ def test_many_environments_want_a_choice_for_each(options, complaint):
     envs = gym.make_vec("JobRec-v0", N, **SMALL)
     with pytest.raises(ValueError, match=complaint):
         envs.reset(options=options)
+
+
+def test_keys_may_be_objects_and_those_of_other_rows_are_not_read():
+    envs = gym.make_vec("JobRec-v0", N, **SMALL)
+    _, infos = envs.reset(seed=0, options={"applicant_key": np.array(["A0000001", "A0000002", "A0000003"], object)})
+    assert infos["applicant_id"].tolist() == [1, 2, 3]
+    options = {"applicant_key": ["A0000004", None, 7], "reset_mask": np.array([True, False, False])}
+    _, infos = envs.reset(options=options)
+    assert infos["applicant_id"][0] == 4
 
 
 @pytest.mark.parametrize("names", [("applicant_id",), ("candidate_ids",), ("applicant_id", "candidate_ids")], ids=str)

@@ -83,7 +83,7 @@ def test_a_single_info_is_a_plain_dict_of_the_same_keys_and_types(kind):
     assert set(env.reset(seed=0)[1]) == set(STATE)
     for step in range(4):
         *_, truncated, info = env.step(step)
-        sums = {f"episode_sum/{name}": float for name in components(kind)} if truncated else {}
+        sums = {f"episode_sum/{name}": float for name in ("cosine", "feedback")} if truncated else {}
         types = {**expected(kind), **sums}
         assert type(info) is dict
         assert set(info) == set(types)
@@ -94,6 +94,7 @@ def test_a_single_info_is_a_plain_dict_of_the_same_keys_and_types(kind):
             weight = info["reward/cosine_weight"]
             assert info["reward_weights"] == {"cosine": weight, "feedback": 1 - weight}
     assert truncated
+    assert {name for name in ("cosine", "feedback") if not np.isnan(info[f"episode_sum/{name}"])} == components(kind)
 
 
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
@@ -118,8 +119,11 @@ def test_a_vector_info_is_a_plain_dict_of_the_same_keys_and_types(kind, mode):
                 check_entry(infos[key][f"_{name}"], "bool")
     ended = envs.step(np.full(3, 3))[-1]
     ended = ended["final_info"] if mode == "SameStep" else ended
-    sums = {f"episode_sum/{name}" for name in components(kind)}
-    assert {key for key in ended if key.startswith("episode_sum")} == sums
+    sums = {key: values for key, values in ended.items() if key.startswith("episode_sum")}
+    assert sums.keys() == {"episode_sum/cosine", "episode_sum/feedback"}
+    for name in ("cosine", "feedback"):
+        assert ended[f"_episode_sum/{name}"].all()
+        assert (np.isnan(sums[f"episode_sum/{name}"]) == (name not in components(kind))).all()
 
 
 @pytest.mark.parametrize("kind", ARGUMENTS)
@@ -283,7 +287,8 @@ def test_a_simulator_is_told_of_each_episode_that_goes_on(mode):
             infos = envs.step(np.zeros(3, int))[-1]
         elif mode == "Disabled":
             infos = envs.reset(options={"reset_mask": np.ones(3, bool)})[1]
-    for n_steps, kwargs in ((4, {"resample": "step"}), (4, {"candidate_sampler": Many()}), (1, {})):
+    many = {"market": load_market("default", n_jobs=70, n_applicants=40), "num_candidates": 65}
+    for n_steps, kwargs in ((4, {"resample": "step"}), (4, many), (1, {})):
         envs = wrappers.VectorFeedbackReward(
             JobRecVectorEnv(3, n_steps, mode, **{**options("planted"), **kwargs}), listener
         )
@@ -293,18 +298,6 @@ def test_a_simulator_is_told_of_each_episode_that_goes_on(mode):
             if mode == "Disabled" and ended.any():
                 envs.reset(options={"reset_mask": ended})
         assert not told, "what is shown changes with each step, or is much, or no step follows"
-
-
-class Many:
-    """Shows 65 jobs, some of them twice."""
-
-    num_candidates = 65
-
-    def bind(self, market, job_ids, num_candidates):
-        return self
-
-    def sample(self, applicant_ids, keys):
-        return np.tile(np.arange(65) % 60, (len(applicant_ids), 1))
 
 
 def test_a_hybrid_reward_prepares_nothing_while_nobody_is_asked():

@@ -1,3 +1,6 @@
+import itertools
+import math
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -5,9 +8,19 @@ from gymnasium.vector import AutoresetMode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobrec_gym.candidates import make_sampler
+from jobrec_gym.schedules import AnnealSchedule
+from jobrec_gym.simulators.base import Feedback
 from jobrec_gym.simulators.rules import RuleSimulator
 from jobrec_gym.vector import JobRecVectorEnv
-from jobrec_gym.wrappers import CosineReward, FeedbackReward, VectorCosineReward, VectorFeedbackReward
+from jobrec_gym.wrappers import (
+    CosineReward,
+    FeedbackReward,
+    HybridReward,
+    VectorCosineReward,
+    VectorFeedbackReward,
+    VectorHybridReward,
+)
 
 SMALL = {"market": {"source": "default", "n_jobs": 60, "n_applicants": 40}, "num_candidates": 5}
 MODES = list(AutoresetMode)
@@ -28,7 +41,7 @@ def assert_same(left, right, where=""):
             assert_same(a, b, where)
     elif isinstance(left, np.ndarray):
         assert left.dtype == right.dtype and left.shape == right.shape, f"{where}: {left.dtype} {right.dtype}"
-        assert np.array_equal(left, right), where
+        assert np.array_equal(left, right, equal_nan=left.dtype.kind == "f"), where
     else:
         assert left == right, where
 
@@ -310,21 +323,24 @@ def test_a_costly_sampler_is_asked_for_episodes_that_begin_only():
         num_candidates = 5
 
         def bind(self, market, job_ids, num_candidates):
+            self.job_ids = job_ids[:5]
             return self
 
         def sample(self, applicant_ids, keys):
             asked.append(len(keys))
-            return np.tile(np.arange(5), (len(keys), 1))
+            return np.tile(self.job_ids, (len(keys), 1))
 
     envs = JobRecVectorEnv(3, 2, AutoresetMode.SAME_STEP, **{**SMALL, "candidate_sampler": Counting()})
+    asked.clear()  # a sampler is tried once when it is given
     envs.reset(seed=0)
     for _ in range(4):
         envs.step(np.zeros(3, int))
     assert asked == [3, 3, 3]
     Counting.is_cheap = True
     envs = JobRecVectorEnv(3, 2, AutoresetMode.SAME_STEP, **{**SMALL, "candidate_sampler": Counting()})
+    asked.clear()
     envs.reset(seed=0)
-    assert asked == [3, 3, 3, 24]
+    assert asked == [24]
 
 
 def test_vectors_too_many_to_keep_are_gathered_and_the_same(monkeypatch):
@@ -335,3 +351,160 @@ def test_vectors_too_many_to_keep_are_gathered_and_the_same(monkeypatch):
     for _ in range(8):
         assert_same(kept.step(np.ones(4, int)), gathered.step(np.ones(4, int)))
     assert gathered._candidate_vectors is None and kept._candidate_vectors is not None
+
+
+class Cut(BaseException):
+    """Stands for whatever ends a step early: a budget that is reached, or Ctrl-C while a model is waited for."""
+
+
+class Line:
+    """A line to models, which is cut after some answers."""
+
+    answers_left = math.inf
+
+    def use(self):
+        if not self.answers_left:
+            raise Cut
+        self.answers_left -= 1
+
+
+class Model:
+    """Likes jobs by their row, and does not answer about every third job. A simulator, or a source of a prior."""
+
+    draws = False
+
+    def __init__(self, line):
+        self.line = line
+
+    def bind(self, market):
+        return self
+
+    def feedback(self, applicant_ids, job_ids, interaction_keys=None, levels=None):
+        self.line.use()
+        decision, status = np.where(job_ids % 5, "ignore", "save"), np.where(job_ids % 3, "ok", "timeout")
+        return Feedback.of(decision, job_ids / 100, status=status)
+
+
+class Sampler:
+    num_candidates = 5
+
+    def __init__(self, line, is_cheap):
+        self.line, self.is_cheap = line, is_cheap
+
+    def bind(self, market, job_ids, num_candidates):
+        self.bound = make_sampler("uniform").bind(market, job_ids, 5)
+        return self
+
+    def sample(self, applicant_ids, keys):
+        self.line.use()
+        return self.bound.sample(applicant_ids, keys)
+
+
+def state_of(env):
+    try:
+        return env.unwrapped.get_state(), env.get_state()
+    except RuntimeError as error:  # before the first reset
+        return str(error)
+
+
+def insisted(env, line, call):
+    """The result of a call whose n-th try ends at the n-th question, until there are no more questions."""
+    before = state_of(env)
+    for line.answers_left in itertools.count():
+        try:
+            result = call()
+        except Cut:
+            assert_same(state_of(env), before, "after the exception")
+        else:
+            line.answers_left = math.inf
+            return result
+
+
+def play_in_spite_of_failures(make, is_vector):
+    line = Line()
+    env, twin = make(line), make(Line())
+    assert_same(insisted(env, line, lambda: env.reset(seed=4)), twin.reset(seed=4))
+    for number in range(12):
+        masks = twin.unwrapped.action_masks()
+        actions = masks.argmax(axis=-1) if is_vector else int(masks.argmax())
+        left, right = insisted(env, line, lambda actions=actions: env.step(actions)), twin.step(actions)
+        assert_same(left, right, f"step {number}")
+        assert_same(state_of(env), state_of(twin))
+        ended = np.logical_or(left[2], left[3])
+        if not is_vector and ended:
+            assert_same(insisted(env, line, env.reset), twin.reset())
+        elif is_vector and ((env.autoreset_mode is AutoresetMode.DISABLED and ended.any()) or number == 7):
+            mask = ended | (np.arange(len(ended)) == 1)
+            some = [{"options": {"reset_mask": mask}, "seed": [None, 8, 9]} for _ in range(2)]
+            assert_same(insisted(env, line, lambda some=some: env.reset(**some[0])), twin.reset(**some[1]))
+
+
+RAISING = [
+    {"resample": "step", "repeats": False},
+    {"resample": "step", "observation": "ids"},
+    {"resample": "episode", "repeats": False},
+]
+
+
+@pytest.mark.parametrize("mode", [None, *MODES])
+@pytest.mark.parametrize("kwargs", RAISING, ids=str)
+@pytest.mark.parametrize("is_cheap", [True, False])
+def test_a_step_or_reset_that_raises_changes_nothing_and_can_be_made_again(mode, kwargs, is_cheap):
+    def make(line):
+        options = {
+            "market": SMALL["market"],
+            "candidate_sampler": Sampler(line, is_cheap),
+            "prior_sources": {"one": Model(line), "other": Model(line)},
+            "max_episode_steps": 4,
+            **kwargs,
+        }
+        terms = Model(line), AnnealSchedule(steps=30), "unit", ("save",)
+        if mode is None:
+            return HybridReward(gym.make("JobRec-v0", disable_env_checker=True, **options), *terms)
+        return VectorHybridReward(gym.make_vec("JobRec-v0", 3, autoreset_mode=mode, **options), *terms)
+
+    play_in_spite_of_failures(make, is_vector=mode is not None)
+
+
+@pytest.mark.parametrize("mode", [None, *MODES])
+@pytest.mark.parametrize("is_cheap", [True, False])
+def test_a_step_of_a_career_that_raises_changes_nothing_and_can_be_made_again(mode, is_cheap):
+    def make(line):
+        options = {"candidate_sampler": Sampler(line, is_cheap), "simulator": Model(line), "max_episode_steps": 4}
+        options["market"] = SMALL["market"]
+        if mode is None:
+            return CosineReward(gym.make("JobRecCareer-v0", disable_env_checker=True, **options))
+        return VectorCosineReward(gym.make_vec("JobRecCareer-v0", 3, autoreset_mode=mode, **options))
+
+    play_in_spite_of_failures(make, is_vector=mode is not None)
+
+
+class Halved(gym.vector.VectorWrapper):
+    """Shows half of each applicant's vector; knows nothing of how episodes end."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        box = gym.spaces.Box(-0.5, 0.5, env.observation_space["applicant"].shape)
+        self.observation_space = gym.spaces.Dict({**env.observation_space.spaces, "applicant": box})
+
+    def reset(self, **kwargs):
+        obs, infos = self.env.reset(**kwargs)
+        return {**obs, "applicant": obs["applicant"] / 2}, infos
+
+    def step(self, actions):
+        obs, *rest = self.env.step(actions)
+        return {**obs, "applicant": obs["applicant"] / 2}, *rest
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_wrappers_beneath_see_how_a_decision_ends_an_episode(mode):
+    over, beneath = (gym.make_vec("JobRec-v0", 3, autoreset_mode=mode, **SMALL) for _ in range(2))
+    over = Halved(VectorFeedbackReward(over, RuleSimulator(seed=1), ("ignore", "click")))
+    beneath = VectorFeedbackReward(Halved(beneath), RuleSimulator(seed=1), ("ignore", "click"))
+    assert_same(over.reset(seed=0), beneath.reset(seed=0))
+    for _ in range(4):
+        left, right = (envs.step(np.zeros(3, int)) for envs in (over, beneath))
+        assert_same(left, right)
+        if mode is AutoresetMode.DISABLED:
+            assert_same(*(envs.reset(options={"reset_mask": np.ones(3, bool)}) for envs in (over, beneath)))
+    assert left[2].any() or mode is AutoresetMode.NEXT_STEP

@@ -1,12 +1,23 @@
+import collections
+import pickle
+
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
+from jobrec_gym.schedules import AnnealSchedule
 from jobrec_gym.simulators.base import Feedback
 from jobrec_gym.simulators.rules import RuleSimulator
-from jobrec_gym.wrappers import CosineReward, EmbeddingAction, FeedbackReward, VectorCosineReward, VectorFeedbackReward
+from jobrec_gym.wrappers import (
+    CosineReward,
+    EmbeddingAction,
+    FeedbackReward,
+    HybridReward,
+    VectorCosineReward,
+    VectorFeedbackReward,
+)
 
 SMALL = {"market": {"source": "default", "n_jobs": 60, "n_applicants": 40}, "num_candidates": 7}
 
@@ -78,7 +89,7 @@ def test_decisions_can_end_the_episode():
     _, _, terminated, _, after = env.step(even)
     assert terminated and after["episode_sum/feedback"] == 1.0
     for wrong in ("apply", ("like",), None):
-        with pytest.raises(ValueError, match="`terminate_on` must be a tuple of decisions"):
+        with pytest.raises(ValueError, match="`terminate_on` must be a sequence of decisions"):
             FeedbackReward(make(), Enthusiast(), terminate_on=wrong)
 
 
@@ -129,6 +140,42 @@ def test_a_step_that_starts_an_episode_is_not_paid():
     assert steps[4][4]["episode_sum/feedback"] == steps[3][1] + steps[4][1]
 
 
+def test_a_decision_that_ends_an_episode_makes_an_autoreset_beneath_begin_another():
+    env = FeedbackReward(gym.wrappers.Autoreset(make()), Enthusiast(), terminate_on=("apply", "ignore"))
+    env.reset(seed=0)
+    for _ in range(3):
+        _, reward, terminated, _, info = env.step(0)
+        assert terminated and info["episode_sum/feedback"] == reward
+        _, reward, terminated, _, begun = env.step(0)
+        assert (reward, terminated) == (0.0, False) and "job_id" not in begun
+
+
+class Overtaxed(Enthusiast):
+    """Pays jobs by their row, and fails at one question."""
+
+    def __init__(self, fails_at):
+        self.asked, self.fails_at = [], fails_at
+
+    def feedback(self, applicant_ids, job_ids, interaction_keys=None):
+        self.asked.append(job_ids)
+        if len(self.asked) == self.fails_at:
+            raise KeyboardInterrupt
+        return Feedback.of(["apply"] * len(job_ids), job_ids / 100)
+
+
+def test_an_agent_that_learns_on_after_a_failure_is_paid_for_what_it_recommended():
+    dqn = pytest.importorskip("stable_baselines3", reason="needs the extra 'algo'").DQN
+    env = FeedbackReward(make(observation="ids", resample="step"), Overtaxed(13))
+    model = dqn("MultiInputPolicy", env, buffer_size=50, learning_starts=5, seed=0)
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(30)
+    model.learn(20, reset_num_timesteps=False)
+    kept, rows = model.replay_buffer, np.arange(model.replay_buffer.pos)
+    job_ids = kept.observations["candidates"][rows, 0, kept.actions[rows, 0, 0].astype(int)]
+    assert len(rows) == 32
+    np.testing.assert_allclose(kept.rewards[rows, 0], job_ids / 100, rtol=1e-6)
+
+
 def test_observation_wrappers_beneath_stay_in_force():
     from gymnasium.wrappers.vector import FlattenObservation
 
@@ -150,7 +197,11 @@ def test_answers_are_checked():
     for answer, message in (
         (lambda: Feedback.of(["apply"], [np.nan]), "`reward` must be finite"),
         (lambda: Feedback.of(["APPLY"], [1.0]), r"`decision` must be one of .* got \['APPLY'\]"),
-        (lambda: Feedback.of(["apply"], [1.0, 2.0]), "must have one length"),
+        (lambda: Feedback.of(["apply"], [1.0, 2.0]), r"must be an array \(n,\), with one entry for each"),
+        (lambda: Feedback.of(["apply"], [[1.0]]), r"must be an array \(n,\).*'reward': \(1, 1\)"),
+        (lambda: Feedback.of("apply", 1.0), r"must be an array \(n,\).*'decision': \(\)"),
+        (lambda: Feedback.of(["apply"], [1.0], status="ok"), r"must be an array \(n,\).*'status': \(\)"),
+        (lambda: np.ones(1), "must return a Feedback from `feedback`, got ndarray"),
         (lambda: Feedback.of(["apply"] * 2, [1.0] * 2), "answer each recommendation once, got 2 answers to 1"),
     ):
         env = FeedbackReward(make(), Broken(answer))
@@ -159,6 +210,29 @@ def test_answers_are_checked():
             env.step(0)
     with pytest.raises(ValueError, match=r"must have `bind\(market\)`"):
         FeedbackReward(make(), RuleSimulator)
+
+
+class Unbound:
+    def bind(self, market):
+        self.market = market  # and forgets to return itself
+
+
+def test_what_bind_returns_is_checked():
+    for wrap, more in ((FeedbackReward, ()), (HybridReward, (AnnealSchedule(steps=10),))):
+        with pytest.raises(ValueError, match=r"must return from `bind\(market\)` an object .* returned None"):
+            wrap(make(), Unbound(), *more)
+
+
+def test_decisions_that_end_an_episode_may_stand_in_any_sequence():
+    terminate_on = collections.UserList(["apply"])
+    env = FeedbackReward(make(), Enthusiast(), terminate_on=terminate_on)
+    _, info = env.reset(seed=0)
+    assert env.step(int(np.flatnonzero(info["candidate_ids"] % 2 == 0)[0]))[2]
+
+
+def test_a_copy_of_an_environment_of_vectors_holds_no_table_of_jobs():
+    env = EmbeddingAction(make())
+    assert len(pickle.dumps(env)) < len(pickle.dumps(make())) + 10_000
 
 
 def test_wrappers_refuse_other_environments():
