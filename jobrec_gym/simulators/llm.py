@@ -62,6 +62,7 @@ from jobrec_gym.simulators.prompts import (
     job_document,
     load_prompt,
 )
+from jobrec_gym.simulators.shares import in_words, shares_are_off, shares_below
 from jobrec_gym.simulators.stores import cache_place, open_cache
 from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import whole_file
@@ -366,7 +367,8 @@ class LLMSimulator:
             FeedbackError: If a question got no answer, for instance because of a time-out. A later calibration might
                 get this answer, and its thresholds would differ. Also if fewer than half of the pairs have a usable
                 answer; a refusal, for instance, is an answer that is not usable. Also if the model gives too many pairs
-                the same probability.
+                the same probability: thresholds are then equal, or the share of a decision differs from the one that
+                ``quantiles`` give it by more than half of the latter (and by more than one pair).
             BudgetReached: If a cap is reached before the end.
         """
         if self.mode != "probability":
@@ -392,13 +394,14 @@ class LLMSimulator:
                 f"none: {first.status}. {without_commands(first.said)} (What was answered is kept.)",
             )
         cuts = np.quantile(known, shares)
-        if not (np.diff([min(known), *cuts]) > 0).all():
+        below = shares_below(known, cuts)
+        if not (np.diff([min(known), *cuts]) > 0).all() or shares_are_off(below, shares, len(known)):
             raise FeedbackError(
                 "calibration",
                 f"{self.model!r} gives too many of {n_pairs} pairs the same probability: the thresholds would be "
-                f"{tuple(float(cut) for cut in cuts)}, which do not separate the decisions. The model cannot "
-                "judge the pairs in this way. Give thresholds of your own as `elicitation.calibration`, or take "
-                "another model or prompt.",
+                f"{tuple(float(cut) for cut in cuts)}, and give {in_words(below)} in place of {in_words(shares)}. The "
+                "model cannot judge the pairs in this way. Give thresholds of your own as `elicitation.calibration`, "
+                "or take another model or prompt.",
             )
         made = Calibration(thresholds(cuts), len(known), self.model, self.prompt_version, self.persona)
         if path is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -26,6 +27,7 @@ from jobrec_gym.simulators.base import (
     decision_rewards,
     is_finite_number,
 )
+from jobrec_gym.simulators.shares import in_words, shares_are_off, shares_below
 
 __all__ = ["DEFAULT_WEIGHTS", "QUANTILES", "BoundRuleSimulator", "RuleSimulator"]
 
@@ -43,7 +45,6 @@ DEFAULT_WEIGHTS: Mapping[str, float] = {
 QUANTILES = (0.60, 0.85, 0.95)
 """Where the utility's distribution is cut into ignore (60 %), click (25 %), save (10 %) and apply (5 %)."""
 
-_SHARES = np.diff((0.0, *QUANTILES, 1.0))
 _REACH = 0.5
 _TASTE_RANK = 4
 _SAMPLE_SIZE = 100_000
@@ -68,7 +69,10 @@ class RuleSimulator:
     A field of the market's context, such as ``place``, is one more part if it has a weight, ``weights={"place": 1.0}``.
     Its value is :func:`~jobrec_gym.pair_features.context_fit`.
 
-    The utility's 60 %, 85 % and 95 % quantiles over the same sample separate ignore, click, save and apply.
+    The utility's 60 %, 85 % and 95 % quantiles over the same sample separate ignore, click, save and apply. If several
+    pairs have the same utility as such a quantile, they get the lower decision: the threshold then lies halfway to the
+    next higher utility. So with ``weights`` that give many pairs the same utility, decisions have other shares than
+    60 %, 25 %, 10 % and 5 %.
 
     If applicants change, as in ``JobRecCareer-v0``, their answers depend on their present level: ``seniority`` is
     computed with the present level, and the utility of a job falls by ``reach`` for each level that the job is above
@@ -82,14 +86,19 @@ class RuleSimulator:
         weights: Weights that replace those of :data:`DEFAULT_WEIGHTS`, and weights of fields of the market's context.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
         corruption: Probability that an answer has nothing to do with the pair. Such an answer is ignore, click, save or
-            apply with the probabilities that these have over random pairs.
+            apply with the probabilities that these have over random pairs: 60 %, 25 %, 10 % and 5 %, or the shares that
+            come out where several pairs have the same utility as a quantile.
         reach: How much the utility falls for each level of the job above the applicant's present level, in the
             utility's own units. It has no effect if no present level is given.
 
     Raises:
         ValueError: For a negative noise or reach, a corruption outside of [0, 1], an unknown decision, or weights that
             are not finite or all 0. When it is bound: for a weight of a field that the market does not have, or for a
-            market on which the utility does not vary.
+            market on which the utility varies so little that all pairs get the same decision.
+
+    Warns:
+        UserWarning: When it is bound: if so many pairs have the same utility that the share of a decision differs from
+            the promised one by more than half of it.
 
     Example:
         >>> simulator = RuleSimulator(seed=0).bind(load_market("default"))
@@ -201,12 +210,14 @@ class BoundRuleSimulator:
         for part, values in self._parts(applicants, jobs).items():
             self._scale[part] = (values.mean(), values.std() or 1.0)
         utility = self._utility(applicants, jobs)
-        self.thresholds = np.quantile(utility, QUANTILES)
-        if not utility.std() > 0:
-            raise ValueError(
-                f"`market` {market.name!r} gives every pair the same utility under {simulator}: there is nothing to "
-                "choose. Use more applicants or jobs, or other `weights`."
-            )
+        pairs = applicants * len(market.jobs) + jobs
+        quantiles = np.quantile(utility, QUANTILES)
+        self.thresholds = _above_ties(quantiles, utility, pairs)
+        below = shares_below(utility, self.thresholds)
+        _check_shares(below, market, simulator)
+        # Without ties the promised shares are drawn; those of the sample differ from them by the sample's own error.
+        self._below = np.array(QUANTILES) if np.array_equal(quantiles, self.thresholds) else below
+        self._shares = np.diff((0.0, *self._below, 1.0))
         self._noise_scale = self.noise * utility.std()
         self._job_levels = market.jobs.seniority.astype(np.int64)
         self._own_levels = market.applicants.seniority.astype(np.int64)
@@ -277,7 +288,7 @@ class BoundRuleSimulator:
         decision = self.thresholds.searchsorted(utility, side="right")
         if interaction_keys is not None and self.corruption:
             corrupted = uniform(hash64(_CORRUPTION, interaction_keys)) < self.corruption
-            anything = np.searchsorted(QUANTILES, uniform(hash64(_CORRUPTION, 1, interaction_keys)), side="right")
+            anything = self._below.searchsorted(uniform(hash64(_CORRUPTION, 1, interaction_keys)), side="right")
             decision = np.where(corrupted, anything, decision)
         return CertainFeedback(decision, self._rewards)
 
@@ -304,7 +315,7 @@ class BoundRuleSimulator:
             reward = np.full(len(utility), self._rewards[0])
             for step, gain in enumerate(np.diff(self._rewards)):
                 reward += gain * above[:, step]
-        anything = float(_SHARES @ self._rewards)
+        anything = float(self._shares @ self._rewards)
         reward = (1 - self.corruption) * reward + self.corruption * anything
         return reward.reshape(shape)
 
@@ -326,7 +337,7 @@ class BoundRuleSimulator:
         else:
             above = (utility[:, None] >= self.thresholds).astype(np.float64)
         edges = np.concatenate([np.ones((len(above), 1)), above, np.zeros((len(above), 1))], axis=1)
-        chances = (1 - self.corruption) * -np.diff(edges, axis=1) + self.corruption * _SHARES
+        chances = (1 - self.corruption) * -np.diff(edges, axis=1) + self.corruption * self._shares
         return chances.reshape(*shape, len(DECISIONS))
 
     def decisions(self, applicant_ids: Ids, job_ids: Ids, levels: Ids | None = None) -> NDArray[np.str_]:
@@ -387,6 +398,49 @@ def _bind(
     reach: float,
 ) -> BoundRuleSimulator:
     return BoundRuleSimulator(market, RuleSimulator(seed, noise, dict(weights), dict(rewards), corruption, reach))
+
+
+def _above_ties(
+    quantiles: NDArray[np.float64], utility: NDArray[np.float64], pairs: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Thresholds (3,): a quantile that several pairs tie with is raised, halfway to the next higher utility.
+
+    If there is no higher one, the threshold is infinite. A pair that was drawn several times is no tie.
+
+    Args:
+        quantiles: Quantiles of the utility, (3,).
+        utility: Utilities of drawn pairs, (n,).
+        pairs: A number for each pair, (n,).
+    """
+    thresholds = quantiles.copy()
+    for place, quantile in enumerate(quantiles):
+        if len(np.unique(pairs[utility == quantile])) > 1:
+            higher = utility[utility > quantile]
+            thresholds[place] = (quantile + higher.min()) / 2 if len(higher) else np.inf
+    return np.maximum.accumulate(thresholds)
+
+
+def _check_shares(below: NDArray[np.float64], market: LabourMarket, simulator: RuleSimulator) -> None:
+    """Refuses thresholds that leave one decision, and warns where shares are far from the promised ones.
+
+    Args:
+        below: Shares of pairs below the thresholds, (3,).
+        market: The market.
+        simulator: The rules.
+    """
+    if np.isin(below, (0, 1)).all():
+        raise ValueError(
+            f"`market` {market.name!r} gives all or most pairs the same utility under {simulator}, and so every pair "
+            "the same decision: there is nothing to choose. Use more applicants or jobs, or other `weights`, such as a "
+            "positive one for `taste` or `popularity`."
+        )
+    if shares_are_off(below, QUANTILES, len(market.applicants) * len(market.jobs)):
+        warnings.warn(
+            f"On market {market.name!r} many pairs have the same utility under {simulator}. So of random pairs "
+            f"{in_words(below)}, where {in_words(QUANTILES)} are meant. A positive weight for `taste` or `popularity` "
+            "sets such pairs apart.",
+            stacklevel=5,
+        )
 
 
 def _is_whole(value: Any) -> bool:

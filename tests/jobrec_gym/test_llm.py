@@ -24,8 +24,10 @@ from fake_llm import DROPS, decides, errs, fails, lapse_claims, leans, says, sen
 import jobrec_gym
 from jobrec_gym.loaders.assembly import Record, assemble_market
 from jobrec_gym.simulators import asking
+from jobrec_gym.simulators.asking import Outcome
 from jobrec_gym.simulators.base import DECISIONS, make_simulator
 from jobrec_gym.simulators.budget import Spending
+from jobrec_gym.simulators.cache import ShortAnswer
 from jobrec_gym.simulators.llm import (
     Budget,
     BudgetReached,
@@ -760,7 +762,7 @@ def exported(path, folder):
 
 def test_strict_replay_is_bit_identical_and_never_calls(market, tmp_path):
     path = tmp_path / "answers.sqlite"
-    with serving(lambda body, number: leans(0.1 + 0.8 * ((7 * len(body["messages"][1]["content"])) % 10) / 10)) as fake:
+    with serving(lean_by_text) as fake:
         options = {"mode": "probability", "cache": path}
         recorded = rollout(market, simulator(fake, **options))
         assert fake.calls > 100
@@ -1004,6 +1006,44 @@ def test_a_budget_reached_within_the_calibration_follows_the_policy(market):
 def test_a_model_that_tells_no_pair_from_another_is_not_calibrated(market):
     with serving(leans(0.2)) as fake, pytest.raises(FeedbackError, match="calibration"):
         simulator(fake, mode="probability").bind(market).feedback(*GRID)
+
+
+class Said(LLMSimulator):
+    """A model in mode probability whose answers to a calibration are given: ``said`` maps probabilities to numbers."""
+
+    def __init__(self, said):
+        super().__init__("openai/fake", api_base="http://127.0.0.1:9/v1", mode="probability")
+        self.said = said
+
+    def ask(self, questions):
+        given = np.repeat(list(self.said), list(self.said.values()))
+        assert len(questions) == len(given)
+        return [Outcome("ok", ShortAnswer("ok", "", each, "")) for each in given.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("said", "shares"),
+    [
+        ({0.01: 1, 0.05: 70, 0.2: 14, 0.6: 10, 0.9: 5}, "1 % ignore, 84 % click, 10 % save and 5 % apply"),
+        ({0.1: 60, 0.2: 25, 0.3: 7, 0.6: 8}, "60 % ignore, 25 % click, 7 % save and 8 % apply"),
+        ({0.2: 100}, "0 % ignore, 0 % click, 0 % save and 100 % apply"),
+    ],
+    ids=["at click", "at apply", "everywhere"],
+)
+def test_a_calibration_is_refused_if_ties_move_a_share_by_more_than_half_of_it(market, tmp_path, said, shares):
+    refused = rf"too many of 100 pairs the same .* give {shares} in place of 60 % ignore, 25 % click.*Give thresh"
+    with pytest.raises(FeedbackError, match=refused) as caught:
+        Said(said).calibrate(market, path=tmp_path / "cuts.json")
+    assert caught.value.status == "calibration" and not (tmp_path / "cuts.json").exists()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{0.1: 60, 0.2: 25, 0.3: 8, 0.6: 7}, {0.2: 1, 0.8: 1}, {place / 22: 1 for place in range(21)}],
+    ids=["ties that move little", "two pairs", "a pair on a threshold"],
+)
+def test_a_calibration_passes_where_no_thresholds_would_come_much_nearer(market, said):
+    assert Said(said).calibrate(market, n_pairs=sum(said.values())).n_pairs == sum(said.values())
 
 
 def test_a_calibration_with_a_pair_that_could_not_be_asked_raises_and_is_whole_the_next_time(market, tmp_path):

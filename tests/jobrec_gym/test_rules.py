@@ -12,7 +12,8 @@ from jobrec_gym.market import load_market
 from jobrec_gym.metrics import normalised_score
 from jobrec_gym.problem import RecommendationProblem
 from jobrec_gym.simulators.base import DECISIONS, DEFAULT_REWARDS, Feedback, make_simulator
-from jobrec_gym.simulators.rules import DEFAULT_WEIGHTS, RuleSimulator
+from jobrec_gym.simulators.rules import DEFAULT_WEIGHTS, QUANTILES, RuleSimulator, _above_ties
+from jobrec_gym.simulators.shares import shares_are_off
 
 ROOT = Path(__file__).parents[2]
 PAIRS = np.repeat(np.arange(40), 60), np.tile(np.arange(60), 40)
@@ -151,6 +152,7 @@ def test_a_pair_is_judged_alike_alone_and_in_a_batch(seed, noise):
 
 
 @pytest.mark.parametrize("part", DEFAULT_WEIGHTS)
+@pytest.mark.filterwarnings("ignore:On market .* many pairs have the same utility")
 def test_each_part_can_be_the_whole_utility(market, part):
     simulator = RuleSimulator(weights={**dict.fromkeys(DEFAULT_WEIGHTS, 0.0), part: 1.0}).bind(market)
     utility = simulator.utility(*PAIRS)
@@ -169,6 +171,108 @@ def test_each_part_can_be_the_whole_utility(market, part):
         assert np.corrcoef(gap, utility)[0, 1] == pytest.approx(-1)
     elif part == "taste":
         assert np.linalg.matrix_rank(table - table.mean(), tol=1e-8) <= 5
+
+
+# Ties.
+
+
+def only(**weights):
+    return {**dict.fromkeys(DEFAULT_WEIGHTS, 0.0), **weights}
+
+
+def bound_with_a_warning(market, **options):
+    with pytest.warns(UserWarning, match="many pairs have the same utility"):
+        return RuleSimulator(**options).bind(market)
+
+
+def test_pairs_that_tie_with_a_threshold_get_the_lower_decision_and_a_warning_names_the_shares():
+    market = load_market("default")
+    options = {"weights": only(hard_skills=1.0)}
+    shares = "97.3 % ignore, 0 % click, 0 % save and 2.66 % apply"
+    with pytest.warns(UserWarning, match=rf"of random pairs {shares}, .* A positive weight for `taste` or") as told:
+        simulator = RuleSimulator(**options).bind(market)
+        assert RuleSimulator(**options).bind(market) is simulator
+    assert len(told) == 1 and told[0].filename == __file__
+
+    utility = simulator.utility(*PAIRS)
+    assert ((simulator.decisions(*PAIRS) == "apply") == (utility > utility.min())).all()
+    assert (simulator.expected_reward(*PAIRS)[utility == utility.min()] == DEFAULT_REWARDS["ignore"]).all()
+    noisy = bound_with_a_warning(market, noise=0.5, **options)
+    assert noisy.probabilities(*PAIRS)[utility == utility.min(), 0].min() > 0.95
+
+
+def test_a_decision_that_only_ties_would_give_is_not_given(market):
+    simulator = bound_with_a_warning(market, weights=only(seniority=1.0), noise=0.5, corruption=0.5)
+    assert simulator.thresholds[1:].tolist() == [np.inf, np.inf]
+    assert (simulator.probabilities(*PAIRS)[:, 2:] == 0).all()
+    assert np.isfinite(simulator.expected_reward(*PAIRS)).all()
+    assert set(simulator.feedback(*PAIRS, keys(len(PAIRS[0]))).decision) == {"ignore", "click"}
+
+
+def test_ties_are_cut_alike_at_every_present_level(market):
+    simulator = bound_with_a_warning(market, weights=only(seniority=1.0), reach=0.0)
+    applicants, jobs, _ = known(market)
+    for level in range(1, 6):
+        fit = 4 - np.abs(level - market.jobs.seniority[jobs].astype(np.int64))
+        decision = simulator.decisions(applicants, jobs, np.full(len(jobs), level))
+        assert all(len(set(decision[fit == each])) <= 1 for each in range(5))
+
+
+def test_without_ties_thresholds_are_quantiles_and_a_pair_at_a_quantile_is_above_it(market):
+    for seed in range(4):  # on this market a pair comes several times in the sample, which is no tie
+        simulator = RuleSimulator(seed, corruption=1.0).bind(market)
+        utility = simulator.utility(*PAIRS)
+        place = np.flatnonzero(utility == simulator.thresholds[2])
+        assert len(place) == 1 and simulator.decisions(PAIRS[0][place], PAIRS[1][place]) == "apply"
+        chances = simulator.probabilities(*PAIRS)
+        assert (chances == np.diff([0.0, 0.6, 0.85, 0.95, 1.0])).all()
+
+
+def test_thresholds_rise_also_where_a_quantile_lies_between_two_ties():
+    utility = np.repeat([0.0, 1.0], [85, 15])  # the quantiles are 0, 0.15 and 1
+    thresholds = _above_ties(np.quantile(utility, QUANTILES), utility, np.arange(100))
+    assert thresholds.tolist() == [0.5, 0.5, np.inf]
+
+
+def test_a_corrupted_answer_is_drawn_with_the_shares_that_come_out(market):
+    drawn = keys(100_000)
+    for weights in (only(hard_skills=1.0), only(soft_skills=1.0)):
+        simulator = bound_with_a_warning(market, weights=weights, corruption=1.0)
+        decided = np.bincount([DECISIONS.index(word) for word in simulator.decisions(*PAIRS)], minlength=4) / 2_400
+        chances = simulator.probabilities(np.array([0]), np.array([0]))[0]
+        np.testing.assert_allclose(chances, decided, atol=0.005)
+        asked = simulator.feedback(np.zeros(100_000, int), np.zeros(100_000, int), drawn).number
+        np.testing.assert_allclose(np.bincount(asked, minlength=4) / 100_000, chances, atol=0.005)
+
+
+def test_shares_that_ties_move_by_less_than_half_of_them_are_drawn_without_a_warning():
+    simulator = RuleSimulator(weights={"taste": 0.0, "popularity": 0.0}, corruption=1.0).bind(load_market("default"))
+    ignore, *_, apply = simulator.probabilities(np.array([0]), np.array([0]))[0]
+    assert 0.7 < ignore < 0.8 and 0.03 < apply < 0.05
+
+
+def test_weights_that_leave_one_decision_are_refused():
+    with pytest.raises(ValueError, match="the same utility .* nothing to choose.*positive one for `taste` or `popula"):
+        RuleSimulator(weights=only(hard_skills=-1.0)).bind(load_market("default"))
+
+
+def test_few_pairs_without_ties_are_no_reason_to_warn():
+    simulator = RuleSimulator().bind(load_market("default", n_jobs=3, n_applicants=1))
+    assert set(simulator.decisions(np.zeros(3, int), np.arange(3))) == {"ignore", "click", "apply"}
+
+
+@pytest.mark.parametrize(
+    ("below", "off"),
+    [
+        ((0.6, 0.8, 0.95), False),  # save has exactly half more
+        ((0.6, 0.9, 0.95), False),  # and exactly half less
+        ((0.6, 0.85, 0.92), True),
+        ((0.29, 0.85, 0.95), True),
+    ],
+)
+def test_a_share_is_off_by_more_than_half_of_the_promised_one(below, off):
+    assert shares_are_off(below, (0.6, 0.85, 0.95), 1_000) == off
+    assert not shares_are_off(below, (0.6, 0.85, 0.95), 2), "one pair is half of all"
 
 
 def test_the_truth_depends_on_the_seed_not_on_the_noise(market):
