@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from typing import NamedTuple
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "NumberSigns",
     "RangeInDoubt",
     "amount_in",
+    "is_net",
     "may_be_thousands",
     "number_in_text",
     "period_of",
@@ -25,11 +27,11 @@ TIMES_A_YEAR = {"hour": 2080, "day": 260, "week": 52, "month": 12, "year": 1}
 _PERIODS = {
     word: period
     for period, words in (
-        ("hour", ("HOUR", "HOURS", "HR", "H", "HUR", "STUNDE", "STD", "HEURE", "HORA")),
-        ("day", ("DAY", "DAYS", "TAG", "JOUR", "DÍA", "DIA")),
-        ("week", ("WEEK", "WEEKS", "WK", "WEE", "WOCHE", "SEMAINE", "SEMANA")),
-        ("month", ("MONTH", "MONTHS", "MTH", "MO", "MON", "MONAT", "MOIS", "MES")),
-        ("year", ("YEAR", "YEARS", "YR", "ANNUM", "ANN", "JAHR", "AN", "ANNÉE", "AÑO")),
+        ("hour", ("HOUR", "HOURS", "HR", "H", "HUR", "STUNDE", "STD", "HEURE", "HORA", "ORA")),
+        ("day", ("DAY", "DAYS", "TAG", "JOUR", "DÍA", "DIA", "GIORNO")),
+        ("week", ("WEEK", "WEEKS", "WK", "WEE", "WOCHE", "SEMAINE", "SEMANA", "SETTIMANA")),
+        ("month", ("MONTH", "MONTHS", "MTH", "MO", "MON", "MONAT", "MOIS", "MES", "MESE")),
+        ("year", ("YEAR", "YEARS", "YR", "ANNUM", "ANN", "JAHR", "AN", "ANNÉE", "AÑO", "ANNO")),
     )
     for word in words
 }
@@ -40,13 +42,17 @@ _PERIODS_ALONE = {
         ("hour", ("HOURLY", "STÜNDLICH")),
         ("day", ("DAILY", "TÄGLICH")),
         ("week", ("WEEKLY", "WÖCHENTLICH")),
-        ("month", ("MONTHLY", "MONATLICH", "MTL")),
+        ("month", ("MONTHLY", "MONATLICH", "MTL", "PM", "P M")),
+        ("month", ("MENSUEL", "MENSUELS", "MENSUAL", "MENSUALES", "MENSILE", "MENSILI")),
         ("year", ("YEARLY", "ANNUAL", "ANNUALLY", "PA", "P A", "JÄHRLICH")),
+        ("year", ("ANNUEL", "ANNUELS", "ANUAL", "ANUALES", "ANNUO", "ANNUI")),
     )
     for word in words
 }
 """Words that name a period without ``per`` before them."""
-_GROSS = re.compile(r"^BRUTTO\b|\bBRUTTO$")
+_GROSS_WORD = r"(?:GROSS|BRUT(?:TO|[OAE])?S?|LORD[OAIE])"
+_GROSS = re.compile(rf"^{_GROSS_WORD}\b|\b{_GROSS_WORD}$")
+_NET = re.compile(r"\bNET(?:S|T[OAIE]|[OA]S?)?\b")
 _PER = re.compile(r"^(?:(?:PER|PRO|JE|IM|PAR|POR|AL|AN?)\b|/)\s*")
 
 _SIGNS = {
@@ -79,8 +85,9 @@ def _end(name: str) -> str:
 
 
 _AMOUNT = re.compile(
-    r"(?:(?:ab|von|from|bis zu|bis|up to|ca|mind|mindestens|min|max|maximal)\b\.?\s+)?"
-    rf"{_end('low')}(?:\s*(?:[-\u2010-\u2014\u2212]|\b(?:bis|to)\b)\s*{_end('high')})?\s*(?P<period>[^\d]*)",
+    r"(?:(?:ab|von|from|between|de|da|bis zu|bis|up to|ca|mind|mindestens|min|max|maximal)\b\.?\s+)?"
+    rf"{_end('low')}(?:\s*(?:[-\u2010-\u2014\u2212]|\b(?:bis|to|a|and)\b|[àÀ])\s*{_end('high')}|\s*\+)?"
+    r"\s*(?P<period>[^\d]*)",
     re.ASCII | re.IGNORECASE,
 )
 _GROUPS = {
@@ -122,7 +129,7 @@ def period_of(text: str) -> str | None:
     Returns:
         A key of :data:`TIMES_A_YEAR`; ``None`` for anything else.
     """
-    word = text.upper().replace(".", "").strip()
+    word = _plain(text).upper().replace(".", "").strip()
     known = _PERIODS | _PERIODS_ALONE
     return known.get(word) or known.get(_PER.sub("", word))
 
@@ -131,8 +138,8 @@ def amount_in(text: str, decimal: str) -> Amount | None:
     """The amount that a text says; ``None`` for anything else.
 
     Args:
-        text: Such as ``"45.000 €"``, ``"45-52k"``, ``"ab 45.000 EUR pro Jahr"`` or ``"$15 / hour"``. ``ab 45.000``
-            and ``bis 45.000`` are read as 45,000, the only end that they name.
+        text: Such as ``"45.000 €"``, ``"45-52k"``, ``"ab 45.000 EUR pro Jahr"`` or ``"$15 / hour"``. ``ab 45.000``,
+            ``bis 45.000`` and ``45.000+`` are read as 45,000, the only end that they name.
         decimal: The decimal sign. The other sign, blanks and apostrophes separate thousands.
 
     Raises:
@@ -185,10 +192,15 @@ def _check_ends(low: float, high: float, *, is_bare: bool) -> None:
 
 def _period_after(text: str) -> str | None:
     """The period behind an amount, empty if none is named. ``5 Jahre`` and ``5 year`` are no pay for a year."""
-    word = _GROSS.sub("", text.upper().replace(".", "").strip()).strip()
+    word = _GROSS.sub("", re.sub(r"[.()]", "", text.upper()).strip()).strip()
     if not word:
         return ""
     return _PERIODS_ALONE.get(word) or (_PERIODS.get(_PER.sub("", word)) if _PER.match(word) else None)
+
+
+def is_net(text: str) -> bool:
+    """Whether a text about pay names net pay, in English, German, French, Spanish or Italian."""
+    return _NET.search(text.upper()) is not None
 
 
 def number_in_text(text: str, decimal: str) -> float:
@@ -269,5 +281,5 @@ def unit_differs(what: str, one: str, other: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """The text without blanks around it; every kind of blank is a plain one."""
-    return " ".join(text.split())
+    """The text in normal form without blanks around it; every kind of blank is a plain one."""
+    return " ".join(unicodedata.normalize("NFC", text).split())

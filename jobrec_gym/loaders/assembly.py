@@ -26,7 +26,7 @@ from jobrec_gym.market import (
     compose_block,
     compose_vectors,
 )
-from jobrec_gym.market.context import ContextKind
+from jobrec_gym.market.context import ContextKind, folded
 from jobrec_gym.market.dates import DATE_FIELDS
 
 __all__ = [
@@ -131,6 +131,7 @@ def assemble_market(
     Args:
         name: The market's name, also for messages.
         applicants: The people who receive recommendations. Skills are stripped; empty and repeated ones are left out.
+            ``SQL`` and ``sql`` are the same skill, of which the first spelling is kept.
         jobs: The jobs that can be recommended.
         encoder: As in :func:`~jobrec_gym.encoders.make_encoder`, like the next four arguments.
         cache_dir: Folder that keeps vectors between runs; ``False`` keeps none.
@@ -361,9 +362,16 @@ def _descriptions(records: Sequence[Record]) -> Texts | None:
 
 
 def _skills(skills: Sequence[str] | str) -> list[str]:
+    """The skills without empty and repeated ones. Of spellings that are compared as equal the first one is kept."""
     if isinstance(skills, str):
         skills = (skills,)
-    return list(dict.fromkeys(stripped for skill in skills if (stripped := skill.strip())))
+    found = [stripped for skill in skills if (stripped := skill.strip())]
+    if len(found) < 2:  # perhaps a long text, which `folded` would keep
+        return found
+    spelt: dict[str, str] = {}
+    for skill in found:
+        spelt.setdefault(folded(skill), skill)
+    return list(spelt.values())
 
 
 def _sorted_words(rows: Iterable[Any]) -> list[str]:

@@ -12,14 +12,16 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html.entities import name2codepoint
 from typing import Any, Literal, NamedTuple
 
 from jobrec_gym.loaders.amounts import (
     Amount,
     RangeInDoubt,
     amount_in,
+    is_net,
     may_be_thousands,
     number_in_text,
     signs_of,
@@ -74,14 +76,21 @@ _FULL_WIDTH = "\uff5c\uff1b\u3001\uff0c"  # bar, semicolon, enumeration comma, c
 _ARABIC = "\u061b\u060c"  # semicolon, comma
 _OTHER_SEPARATORS = (*_BULLETS, "|", "\n", *_FULL_WIDTH, *_ARABIC, "\t", " / ", ",")
 _BULLET = re.compile(rf"(?:[{_BULLETS}]|[-*\u2013\u2014](?=\s))\s*")
-_ITEM = re.compile(r"""\s*(?:('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(nan|None))\s*(,?)""", re.DOTALL)
+_ITEM = re.compile(
+    r"""\s*(?:np\.\w+(\())?(?:('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+\.?\d*(?![\w.]))|nan|None)(?(1)\))\s*,?""",
+    re.DOTALL | re.ASCII,
+)
+"""An entry of a list as Python or numpy prints it: ``'SQL'``, ``np.str_('SQL')``, ``5``, ``np.int64(5)``, ``None``."""
 _ARRAY = re.compile(r"(?:np\.|numpy\.)?array\(\s*(\[.*\])\s*(?:,\s*dtype=[^()]*)?\)", re.DOTALL)
 """An array as numpy spells it, such as ``array(['SQL', 'R'], dtype=object)``."""
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
+_DATABASE_QUOTES = {"{": '"', "[": "'"}
+"""The quotation marks in arrays of databases, by the bracket that opens the array."""
+_IN_NO_ARRAY = {"{": re.compile(r"[{}:\n]"), "[": re.compile(r"""[][{}:\n";|]|\w\(|\.\.\.|'\s+[^,\s]|''""")}
+"""What shows that a text in such brackets is no array of a database, or an array that was cut."""
 _MARKUP = re.compile(
     r"</?(?:a|b|br|div|em|font|h[1-6]|hr|i|li|ol|p|span|strong|table|td|th|tr|u|ul)\b[^<>]*>"
-    r"|&(?:amp|lt|gt|quot|apos|nbsp|bull|middot|[mn]dash|[lr][sd]quo|hellip|[aeioun](?:acute|grave|circ|uml|tilde)"
-    r"|ccedil|szlig|#\d+|#x[\da-f]+);",
+    rf"|&(?:#\d+|#x[\da-f]+|amp|lt|gt|quot|apos|(?-i:{'|'.join(name2codepoint)}));",
     re.IGNORECASE,
 )
 """Tags and entities of HTML that do not appear in a text by chance; ``R&D;`` is not one of them."""
@@ -165,11 +174,12 @@ def without_markup(text: str) -> str:
 
 
 def is_nothing(cell: Any, words: Collection[str] = NULL_WORDS) -> bool:
-    """Whether a cell says nothing: it is empty, NaN, or one of the words, which are in lower case."""
+    """Whether a cell says nothing: it is empty, NaN, NaT, or one of the words (lower case, in normal form)."""
     if isinstance(cell, str):
         stripped = cell.strip()
-        return not stripped or stripped.casefold() in words
-    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+        return not stripped or normal_form(stripped).casefold() in words
+    # pandas' NA refuses to be compared. NaN, NaT and their like are not equal to themselves.
+    return cell is None or type(cell).__name__ == "NAType" or (isinstance(cell, Hashable) and bool(cell != cell))
 
 
 def yes_or_no(cell: Any) -> bool | None:
@@ -178,7 +188,7 @@ def yes_or_no(cell: Any) -> bool | None:
     Returns:
         ``None`` for anything else, such as an empty cell.
     """
-    return _FLAGS.get(str(cell).strip().casefold())
+    return _FLAGS.get(normal_form(str(cell).strip()).casefold())
 
 
 def has_column(header: Collection[str], column: str) -> bool:
@@ -283,7 +293,9 @@ class CellReader:
         # For each column the currencies and the periods that its cells name, each with the first cell that names it.
         self._units: dict[str, dict[str, dict[str, str]]] = {}
         words = rules.null_values
-        self._nothing = NULL_WORDS if words is None else frozenset(word.strip().casefold() for word in words)
+        self._nothing = (
+            NULL_WORDS if words is None else frozenset(normal_form(word.strip()).casefold() for word in words)
+        )
         self._levels = {
             **SENIORITY_WORDS,
             **{_level_word(str(word)): int(level or 0) for word, level in (rules.seniority_values or {}).items()},
@@ -404,6 +416,11 @@ class CellReader:
                 value = math.nan
             amount = Amount(value, value) if math.isfinite(value) else None
         if amount is None:
+            if isinstance(cell, str) and is_net(cell):
+                raise MarketError(
+                    f"{where}, column {column!r}: {cell!r:.80} is net pay, which cannot be compared with "
+                    "gross pay: write gross pay in its place. If all pay is net on both sides, leave the word out."
+                )
             decimal = self._rules.decimal
             raise MarketError(
                 f"{where}, column {column!r}: must be a number such as 45000, '45000 EUR' or '45-52k', or empty; got "
@@ -414,12 +431,14 @@ class CellReader:
             return amount.low
         return {"low": amount.low, "high": amount.high, "middle": (amount.low + amount.high) / 2}[end]
 
-    def units(self, column: str) -> Unit:
-        """What the numbers of a column are in, after they were read."""
-        units, texts, seen = self._units.get(column, {}), self._texts.get(column), self._numbers.get(column)
+    def units(self, column: str) -> Unit | None:
+        """What the numbers of a column are in, after they were read; ``None`` if it has no number."""
+        units, texts, seen = self._units.get(column), self._texts.get(column), self._numbers.get(column)
+        if units is None:
+            return None
         return Unit(
-            next(filter(None, units.get("currency", ())), ""),
-            next(filter(None, units.get("period", ())), ""),
+            next(filter(None, units["currency"]), ""),
+            next(filter(None, units["period"]), ""),
             "" if seen is None or seen.is_plain else "".join(sorted(seen.signs)) or "?",
             "" if texts is None else texts.first_grouped,
         )
@@ -648,7 +667,8 @@ def list_in_text(text: str, where: str, column: str) -> Any:
     except MarketError:
         listed = _python_list(text)
         listed = _objects_in_text(text) if listed is None else listed
-        if isinstance(listed, str):
+        listed = _database_list(text) if isinstance(listed, str) else listed
+        if listed is None:
             raise
         return listed
 
@@ -659,31 +679,36 @@ def _list_of_array(text: str) -> str:
     return array[1] if array else text
 
 
-def _python_list(text: str) -> list[str | None] | None:
-    """A list, tuple, set or array of texts, as Python or numpy prints it; ``None`` for anything else."""
+def _python_list(text: str) -> list[Any] | None:
+    """A list, tuple, set or array as Python or numpy prints it; ``None`` for anything else.
+
+    Its entries are texts or nothing. Those of a list or an array, ``[1 2]``, may be numbers too.
+    """
     if text[-1] != _BRACKETS[text[0]]:
         return None
     place, end = 1, len(text[:-1].rstrip())
-    found: list[str | None] = []
+    found: list[Any] = []
     while place < end:
         item = _ITEM.match(text, place, end)
         if item is None:
             return None
         try:
-            found.append(None if item[1] is None else ast.literal_eval(item[1]))
+            found.append(None if item[2] is None else ast.literal_eval(item[2]))
         except (ValueError, SyntaxError):
             return None
         place = item.end()
-    return found
+    is_list = text[0] == "[" or all(one is None or isinstance(one, str) for one in found)
+    return found if is_list else None
 
 
 def _database_list(text: str) -> list[str | None] | None:
-    """An array as a database prints it, ``{SQL,"Power BI",NULL}``; ``None`` for anything else."""
-    inside = text[1:-1]
-    if text[-1] != "}" or "{" in inside or "}" in inside or ":" in inside or "\n" in inside:
+    """An array as a database prints it, ``{SQL,"Power BI",NULL}`` or ``[SQL, 'a, b']``; ``None`` for anything else."""
+    inside, quote = text[1:-1], _DATABASE_QUOTES[text[0]]
+    if text[-1] != _BRACKETS[text[0]] or _IN_NO_ARRAY[text[0]].search(inside):
         return None
+    signs: dict[str, Any] = {"quotechar": quote, "escapechar": "\\", "doublequote": False, "skipinitialspace": True}
     try:
-        (cells,) = csv.reader([inside], doublequote=False, escapechar="\\", strict=True) if inside.strip() else ([],)
+        (cells,) = csv.reader([inside], strict=True, **signs) if inside.strip() else ([],)
     except (csv.Error, ValueError):
         return None
     return [None if cell == "NULL" else cell for cell in cells]
@@ -732,7 +757,7 @@ def _way_to_skills(value: Any, column: str) -> str:
 
 
 def _level_word(word: str) -> str:
-    text = " ".join(re.sub(r"[-_/]", " ", word.casefold()).split())
+    text = " ".join(re.sub(r"[-_/]", " ", normal_form(word).casefold()).split())
     return text.removesuffix(" level")
 
 

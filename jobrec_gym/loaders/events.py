@@ -27,12 +27,14 @@ from jobrec_gym.loaders.log_cells import (
     TimeForm,
     check_id,
     columns_of,
+    difference_of,
     find_of,
     found_row,
     is_test_in,
     places_of,
     propensity_in,
     refuse_near_columns,
+    spellings_of,
     time_in,
     way_to_times,
     word_number,
@@ -206,6 +208,11 @@ def read_events(
         raise LogError(
             f"{table.file}: `events.window` is counted from impressions, and no event is an impression: say which word "
             "means one, `decisions={'shown': 'impression'}`, or leave `window` out."
+        )
+    if rules.window is not None and _are_days(found.time):
+        raise LogError(
+            f"{table.file}: `events.window` is in the unit of `time`, and times such as {found.time[0]:.0f} seem to be "
+            "days: say `date_format='%Y%m%d'`. If they are mere numbers, subtract one and the same number from all."
         )
     joined = _joined(found, rules, left_out)
     skips_unknown = on_unknown_shown == "skip"
@@ -427,35 +434,30 @@ def _words(decisions: Mapping[str, str | None] | None) -> dict[str, int]:
                 f"`decisions[{word!r}]` must be one of {EVENT_WORDS}, or None to leave such events out, got "
                 f"{event!r:.80}.{did_you_mean(event, EVENT_WORDS)}"
             )
-        words[str(word)] = _NO_EVENT if event is None else numbers_[event]
+        words |= dict.fromkeys(spellings_of(word), _NO_EVENT if event is None else numbers_[event])
     return words
 
 
 def _times(rows: _Checked, column: _Column, notation: Notation) -> NDArray[np.float64]:
     """The times (n,). Numbers, dates, and dates with a time zone cannot be put in order with one another."""
-    known = get_args(TimeForm)
+    known: tuple[TimeForm, ...] = get_args(TimeForm)
     forms: list[int] = []  # of each distinct cell, a place in `known`
 
     def read(cell: Any) -> float:
         forms.append(known.index("number"))
         if is_nothing(cell):
             raise BadCell("no time", cell)
-        value, form = time_in(cell, "no time", notation)
-        forms[-1] = known.index(form)
-        return value
+        time = time_in(cell, "no time", notation)
+        forms[-1] = known.index(time.form)
+        return time.value
 
     time = rows.values(column, read)
     form = np.array(forms)[column.places]
     if rows.good.any():
-        of_all = form[rows.good.argmax()]  # the first good row decides
-        is_number = form == known.index("number")
-        if known[of_all] == "number":
-            rows.refuse("date among numbers", column, ~is_number)
-        else:
-            rows.refuse("number among dates", column, is_number)
-            is_zoned = known[of_all] == "zoned"
-            strange = "without a zone among times with one" if is_zoned else "with a zone among times without one"
-            rows.refuse(f"time {strange}", column, form != of_all)
+        of_all = known[form[rows.good.argmax()]]  # the first good row decides
+        for place, other in enumerate(known):
+            if error := difference_of(other, of_all):
+                rows.refuse(error, column, form == place)
     return time
 
 
@@ -674,6 +676,10 @@ def _told(
         line += WITHOUT_PROPENSITIES if "propensity" in names else ""
     if rules.window is not None and (latest := np.abs(found.time).max()) >= _NO_SECONDS:
         line += f" `window` is in the unit of `time`, which is hardly seconds: times go up to {latest:,.0f}."
+    if _are_days(found.time):
+        line += (
+            f" Times such as {found.time[0]:.0f} are read as mere numbers: say `date_format='%Y%m%d'` if they are days."
+        )
     if "time" not in names:
         line += " There is no column 'time', so the events are taken in the order of the file."
     if listed := _listed(left_out):
@@ -681,6 +687,12 @@ def _told(
     if unread := [column for column in table.header if column not in names.values()]:
         line += f" Not read: {', '.join(map(repr, unread[:10]))}{', ...' if len(unread) > 10 else ''}."
     return line
+
+
+def _are_days(times: NDArray[np.float64]) -> bool:
+    """Whether all times are numbers that are written like days of the years 1900 to 2200, such as 20260101."""
+    parts = ((times // 10_000, 1900, 2200), (times // 100 % 100, 1, 12), (times % 100, 1, 31))
+    return all(bool(((part >= first) & (part <= last) & (part % 1 == 0)).all()) for part, first, last in parts)
 
 
 def _listed(left_out: Mapping[str, int]) -> str:

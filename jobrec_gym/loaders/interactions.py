@@ -24,9 +24,11 @@ from jobrec_gym.loaders.log_cells import (
     Notation,
     OnBad,
     OnUnknownShown,
+    Time,
     TimeForm,
     check_id,
     columns_of,
+    difference_of,
     find_of,
     found_row,
     is_test_in,
@@ -36,6 +38,7 @@ from jobrec_gym.loaders.log_cells import (
     proposed_columns_of_log,
     refuse_near_columns,
     reward_in,
+    spellings_of,
     time_in,
     way_to_times,
     word_number,
@@ -44,9 +47,9 @@ from jobrec_gym.loaders.log_cells import (
 from jobrec_gym.loaders.reading import Reading, Table, read_table
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import LabourMarket
-from jobrec_gym.market.dates import DateFormat, date_formats
+from jobrec_gym.market.dates import DAY, DateFormat, date_formats
 from jobrec_gym.near_miss import with_known_keywords
-from jobrec_gym.paths import place_of
+from jobrec_gym.paths import place_of, what_came
 from jobrec_gym.simulators.base import DECISIONS, decision_rewards
 
 __all__ = ["LOG_FIELDS", "Ids", "OnBad", "load_interactions"]
@@ -108,14 +111,14 @@ def load_interactions(
         ids: Whether ``applicant``, ``job`` and ``shown`` hold the market's keys (``5`` is then the key ``"5"``,
             whatever row that is), or its row numbers, from 0.
         decisions: The log's own words for ``apply``, ``save``, ``click`` and ``ignore``, such as ``{"applied":
-            "apply"}``. An empty cell counts as no answer, unless it is mapped like a word, ``{"": "ignore"}``. With
-            ``events`` a word may also stand for ``impression``, ``{"shown": "impression"}``, or for ``None``: events
-            with such a word are left out.
+            "apply"}``. ``True`` stands for the cells ``true``, ``True`` and ``TRUE``. An empty cell counts as no
+            answer, unless it is mapped like a word, ``{"": "ignore"}``. With ``events`` a word may also stand for
+            ``impression``, ``{"shown": "impression"}``, or for ``None``: events with such a word are left out.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
         events: Whether a row is an event, and how events are joined: ``True``, or a mapping that names attributes of
             :class:`~jobrec_gym.loaders.events.Events`, ``{"window": 7 * 86_400, "without_impression": "keep"}``.
         separator: The text that separates the jobs in a cell of ``shown``. A cell may also hold a list in the notation
-            of JSON or Python.
+            of JSON, Python or numpy.
         delimiter: The character that separates cells of CSV; by default it is found. This and the next two arguments
             are as in :func:`~jobrec_gym.loaders.tables.load_table`.
         encoding: Encoding of text; by default UTF-8, or the one of a byte order mark.
@@ -140,11 +143,11 @@ def load_interactions(
     Raises:
         LogError: For a missing column, for a column that is nearly a field (``Propensity``) but not mapped, and for
             wrong rows. The error counts wrong rows by kind and names the first ones. A row is wrong if, for example,
-            its person or job is unknown, its propensity is outside of (0, 1], its time is before the posting, or its
-            time is a number while earlier rows have dates. A repeated row is wrong too: one with the same person, job
-            and time as an earlier row. In a log without times, only a row that is equal in everything counts as
-            repeated. Events that came twice are no error. With ``on_bad="skip"`` the error still comes if no row is
-            left, or no row has an answer.
+            its person or job is unknown, its propensity is outside of (0, 1], its time is before the posting, its time
+            is a number while earlier rows have dates, or it has no time zone while those of earlier rows have one. A
+            repeated row is wrong too: one with the same person, job and time as an earlier row. In a log without times,
+            only a row that is equal in everything counts as repeated. Events that came twice are no error. With
+            ``on_bad="skip"`` the error still comes if no row is left, or no row has an answer.
         MarketError: For a file that cannot be read.
 
     Example:
@@ -168,6 +171,8 @@ def load_interactions(
     rules = Events.of(events)
     if rules is not None and separator != ";":
         raise LogError("`separator` has no meaning with `events`: the jobs of a set are rows of their own.")
+    if not isinstance(source, str | os.PathLike):
+        raise LogError(f"`source` must be a file or the folder of a saved log, got {what_came(source)}.")
     if is_saved_log(source):
         asked: dict[str, Any] = {"columns": columns, "decisions": decisions, "rewards": rewards, "encoding": encoding}
         asked |= {"ids": ids != "key", "separator": separator != ";", "delimiter": delimiter, "events": rules}
@@ -260,7 +265,7 @@ class _RowReader:
         self._words = _words(decisions)
         self._worth = [decision_rewards(rewards)[decision] for decision in DECISIONS]
         self._separator = separator
-        self._has_dates: bool | None = None  # decided by the first good row with a time
+        self._forms: dict[str, TimeForm] = {}  # of `time` and of `posted`; the first good row with each decides
 
     def row(self, cells: Mapping[str, Any]) -> _Row:
         """A row of the log; :class:`BadCell` if a cell is wrong."""
@@ -279,9 +284,9 @@ class _RowReader:
         is_moving = False
         if "moving" in names:
             is_moving = yes_in(cells.get(names["moving"]), "moving that is neither yes nor no")
-        if self._has_dates is None and times:
-            self._has_dates = _is_date(next(iter(times.values())))
-        time = times["time"][0] if "time" in times else math.nan
+        for name, read in times.items():
+            self._forms.setdefault(name, read.form)
+        time = times["time"].value if "time" in times else math.nan
         return _Row(applicant, job, decision, reward, time, shown, unknown, propensity, is_test, is_moving)
 
     def _cell(self, cells: Mapping[str, Any], name: str) -> Any:
@@ -295,21 +300,25 @@ class _RowReader:
             return reward_in(cell, self._notation)
         return math.nan if decision < 0 else float(self._worth[decision])
 
-    def _times(self, cells: Mapping[str, Any]) -> dict[str, tuple[float, TimeForm]]:
-        """The row's ``time`` and ``posted``, as far as it has them, each with the form of its cell."""
-        found = {}
+    def _times(self, cells: Mapping[str, Any]) -> dict[str, Time]:
+        """The row's ``time`` and ``posted``, as far as it has them."""
+        found: dict[str, Time] = {}
         for name, kind in TIMES.items():
             cell = self._cell(cells, name)
             if cell is not None:
                 found[name] = time_in(cell, kind, self._notation)
             elif name == "time" and "time" in self._names:
                 raise BadCell(kind, cells.get(self._names["time"]))
-        if len(found) == 2 and found["time"][0] < found["posted"][0]:
-            raise BadCell("time before the posting", self._cell(cells, "time"))
+        forms = [*self._forms.values(), *(time.form for time in found.values())]
         for name, time in found.items():
-            if self._has_dates is not None and _is_date(time) != self._has_dates:
-                kind = "number among dates" if self._has_dates else "date among numbers"
-                raise BadCell(kind, self._cell(cells, name))
+            error = difference_of(time.form, self._forms.get(name, time.form))
+            # Zones are compared within each column alone, because a posting is often a mere day.
+            if "number" in (time.form, forms[0]):
+                error = difference_of(time.form, forms[0])
+            if error is not None:
+                raise BadCell(error, self._cell(cells, name))
+        if len(found) == 2 and _is_before(found["time"], found["posted"]):
+            raise BadCell("time before the posting", self._cell(cells, "time"))
         return found
 
     def _shown(self, cells: Mapping[str, Any], job: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -332,8 +341,9 @@ class _RowReader:
         return tuple(shown), tuple(unknown)
 
 
-def _is_date(time: tuple[float, TimeForm]) -> bool:
-    return time[1] != "number"
+def _is_before(time: Time, other: Time) -> bool:
+    """Whether a time is before another one. A day is before it if the whole day is."""
+    return time.value + DAY <= other.value if time.is_day else time.value < other.value
 
 
 def _read(
@@ -444,7 +454,7 @@ def _words(decisions: Mapping[str, str | None] | None) -> dict[str, int]:
         if not isinstance(decision, str) or decision not in places:
             hint = f" {_ROWS_ARE_EVENTS}" if decision in ("impression", None) else ""
             raise LogError(f"`decisions[{word!r}]` must be one of {DECISIONS}, got {decision!r}.{hint}")
-        places_of_words[str(word)] = places[decision]
+        places_of_words |= dict.fromkeys(spellings_of(word), places[decision])
     return places_of_words
 
 

@@ -8,7 +8,7 @@ import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from jobrec_gym.interactions import LogError
 from jobrec_gym.loaders.amounts import number_in_text
@@ -29,9 +29,11 @@ __all__ = [
     "Notation",
     "OnBad",
     "OnUnknownShown",
+    "Time",
     "TimeForm",
     "check_id",
     "columns_of",
+    "difference_of",
     "find_of",
     "found_row",
     "is_test_in",
@@ -41,6 +43,7 @@ __all__ = [
     "proposed_columns_of_log",
     "refuse_near_columns",
     "reward_in",
+    "spellings_of",
     "time_in",
     "way_to_times",
     "word_number",
@@ -58,6 +61,10 @@ _WORDS = 8  # how many unknown words a message names
 _NO_REWARD = "reward that is no finite number"
 _NO_PROPENSITY = "propensity outside of (0, 1]"
 
+_UNKNOWN_SHOWN = "unknown job among those shown"
+_NO_ROW_SHOWN = "shown job that is no row number"
+_NO_LIST = "list of shown jobs that cannot be read"
+
 _WAYS_OUT = {
     _NO_REWARD: " A reward is a number; words are decisions, `columns={'decision': ...}, "
     "decisions={'yes': 'click', 'no': 'ignore'}`.",
@@ -67,7 +74,9 @@ _WAYS_OUT = {
     "bot that is neither yes nor no": " A row of a bot says yes, true, 1, x or ja, and any other row says no, "
     "false, 0 or nein, or is empty: write these words in place of yours.",
     "unknown job": " The market must have all jobs of the log, also expired ones.",
-    "unknown job among those shown": " The market must have all jobs that were shown, also expired ones; learning "
+    _NO_LIST: ' Write jobs that were shown as "j1;j2" (`separator` may be another sign), or as a JSON array, '
+    """'["j1", "j2"]'.""",
+    _UNKNOWN_SHOWN: " The market must have all jobs that were shown, also expired ones; learning "
     "needs no `shown`. `on_unknown_shown='skip'` takes the known ones alone as the candidate set.",
 }
 """What to do about some kinds of bad rows."""
@@ -145,7 +154,9 @@ class BadRows:
         if any(kind.startswith(("unknown person", "unknown job")) for kind in self.n) and ids == "key":
             hint = " People and jobs are looked up by the market's keys; where they are row numbers say `ids='row'`."
             hint += _lost_zeros(self.cells.get("unknown person"), market.applicants)
-            hint += _lost_zeros(self.cells.get("unknown job"), market.jobs)
+            jobs = (self.cells.get("unknown job"), self.cells.get(_UNKNOWN_SHOWN))
+            hint += "".join(dict.fromkeys(_lost_zeros(job, market.jobs) for job in jobs))
+        hint += _way_to_separator(self.cells.get(_UNKNOWN_SHOWN, self.cells.get(_NO_ROW_SHOWN)), market, ids)
         hint += "".join(dict.fromkeys(way for kind, way in _WAYS_OUT.items() if kind in self.n))
         return hint + _way_to_decimal(notation) if {_NO_REWARD, _NO_PROPENSITY} & self.n.keys() else hint
 
@@ -168,6 +179,17 @@ def _way_to_decimal(notation: Notation) -> str:
         f" `decimal={sign!r}` makes {other!r} a mere separator of thousands. If {other!r} is the decimal sign, say "
         f"`decimal={other!r}`."
     )
+
+
+def _way_to_separator(cell: Any, market: LabourMarket, ids: Ids) -> str:
+    """The hint on an entry of ``shown`` that is several known jobs with another sign between them; else nothing."""
+    if not isinstance(cell, str):
+        return ""
+    find, (_, jobs) = find_of(ids), places_of(market, ids)
+    for sign in (",", "|"):
+        if sign in cell and all(find(jobs, part) is not None for part in cell.split(sign)):
+            return f" Say `separator={sign!r}` if {sign!r} separates the jobs that were shown."
+    return ""
 
 
 def _lost_zeros(cell: Any, population: Population) -> str:
@@ -315,7 +337,14 @@ def word_number(cell: Any, words: Mapping[str, int]) -> int | None:
 
 
 def _word(cell: Any) -> str:
-    return "" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else str(cell).strip()
+    is_empty = cell is None or (isinstance(cell, float) and math.isnan(cell))
+    return "" if is_empty else normal_form(str(cell).strip())
+
+
+def spellings_of(word: Any) -> tuple[str, ...]:
+    """The words of cells that a key of ``decisions`` stands for; True stands for ``true``, ``True`` and ``TRUE``."""
+    text = normal_form(str(word))
+    return (text, text.lower(), text.upper()) if isinstance(word, bool) else (text,)
 
 
 def reward_in(cell: Any, notation: Notation) -> float:
@@ -350,29 +379,51 @@ def is_test_in(cell: Any) -> bool:
     return bool(word == "test")
 
 
-def time_in(cell: Any, kind: str, notation: Notation) -> tuple[float, TimeForm]:
-    """A time as a number, and the form that it had.
+class Time(NamedTuple):
+    """A time of a log.
 
-    A date becomes seconds since 1970, as :func:`~jobrec_gym.market.dates.seconds_of` reads it. A number stays the same,
-    unless dates have formats of their own: ``20261231`` is then a date.
+    Attributes:
+        value: A number as it is written, or the seconds since 1970 of a date or of the beginning of a day.
+        form: The form that it had.
+        is_day: Whether it is a day without a time of day.
+    """
+
+    value: float
+    form: TimeForm = "number"
+    is_day: bool = False
+
+
+def time_in(cell: Any, kind: str, notation: Notation) -> Time:
+    """The time in a cell.
+
+    A date is read as by :func:`~jobrec_gym.market.dates.seconds_of`. A number stays the same, unless dates have formats
+    of their own: ``20261231`` is then a date.
 
     Raises:
         BadCell: Of this kind, for a cell that is no time.
     """
-    form: TimeForm = "number"
-    value: float | None = None
+    time: Time | None = None
     if not notation.dates:
         with contextlib.suppress(TypeError, ValueError, OverflowError):
-            value = math.nan if isinstance(cell, bool) else float(cell)
-    if value is None:
+            time = Time(math.nan if isinstance(cell, bool) else float(cell))
+    if time is None:
         try:
-            moment, _ = moment_of(cell, notation.dates)
-            value, form = seconds_of(moment), "date" if moment.tzinfo is None else "zoned"
+            moment, is_day = moment_of(cell, notation.dates)
+            time = Time(seconds_of(moment), "date" if moment.tzinfo is None else "zoned", is_day)
         except (ValueError, OverflowError):
             raise BadCell(kind, cell) from None
-    if not math.isfinite(value):
+    if not math.isfinite(time.value):
         raise BadCell(kind, cell)
-    return value, form
+    return time
+
+
+def difference_of(form: TimeForm, others: TimeForm) -> str | None:
+    """The kind of error of a time among times of another form; ``None`` if it can be compared with them."""
+    if form == others:
+        return None
+    if "number" in (form, others):
+        return "number among dates" if form == "number" else "date among numbers"
+    return "time with a zone among times without one" if form == "zoned" else "time without a zone among times with one"
 
 
 def way_to_times(bad: BadRows, table: Table, names: Mapping[str, str], notation: Notation) -> str:
@@ -421,11 +472,11 @@ def jobs_in(cell: Any, separator: str, known: Any) -> list[Any]:
         try:
             cell = list_in_text(cell.strip(), "", "shown")
         except MarketError:
-            raise BadCell("list of shown jobs that cannot be read", cell) from None
+            raise BadCell(_NO_LIST, cell) from None
     if isinstance(cell, str):
         return [part.strip() for part in cell.split(separator) if part.strip()]
     if isinstance(cell, numbers.Real) and not isinstance(cell, bool):
         return [cell]
     if not isinstance(cell, list):
-        raise BadCell("list of shown jobs that cannot be read", cell)
+        raise BadCell(_NO_LIST, cell)
     return cell

@@ -13,25 +13,26 @@ import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.loaders.cells import CellReader, CellRules, has_column, is_nothing, normal_form
+from jobrec_gym.loaders.cells import CellReader, CellRules, has_column, is_nothing, normal_form, plain_name
 from jobrec_gym.loaders.esco import load_esco
 from jobrec_gym.loaders.headings import MARKET_HEADINGS, proposed_columns
 from jobrec_gym.loaders.onet import load_onet
-from jobrec_gym.loaders.reading import Reading, Table, json_rows, kind_of, read_table
+from jobrec_gym.loaders.reading import Reading, Table, json_rows, kind_of, read_sides, read_table
 from jobrec_gym.loaders.release import no_such_column
-from jobrec_gym.loaders.tables import FIELDS, columns_of_side, encoding_of_side, load_table
+from jobrec_gym.loaders.tables import FIELDS, ROLE_VALUES, by_role, columns_of_side, encoding_of_side, load_table
 from jobrec_gym.market import LabourMarket, MarketError, load_market
 from jobrec_gym.market.dates import DATE_FIELDS, DateFormat
 from jobrec_gym.market.folder import is_saved_market
 from jobrec_gym.market.sources import named_sources
 from jobrec_gym.market.summary import summarise
-from jobrec_gym.paths import place_of
+from jobrec_gym.paths import place_of, what_came
 
 __all__ = ["USUAL_NAMES", "find_columns", "look"]
 
@@ -133,14 +134,16 @@ class _Side:
     kind: str
     path: str
     reading: Reading
-    table: Table | None = None
+    table: Table
     columns: dict[str, str | list[str]] = field(default_factory=dict)
     context: dict[str, str] = field(default_factory=dict)
     is_text: bool = False
     separators: dict[str, str] = field(default_factory=dict)  # by column of skills
     n_empty: int = 0
     notes: list[str] = field(default_factory=list)
-    prefix: str = ""  # of a field in `--columns`, if there are two files: "jobs." or "applicants."
+    prefix: str = ""  # of a field in `--columns`, if there are two sides: "jobs." or "applicants."
+    role_column: str | None = None  # says of which side a row is, if one table has both sides
+    is_in_file_of_jobs: bool = False  # whether these are people, and the file of the jobs has them
 
     @property
     def source(self) -> str:
@@ -151,6 +154,10 @@ class _Side:
         """The columns of some fields."""
         found = [self.columns[name] for name in fields if name in self.columns]
         return [name for names in found for name in ([names] if isinstance(names, str) else names)]
+
+    def taken(self) -> set[str]:
+        """The columns that have a use."""
+        return {*self.names(*self.columns), *self.context.values(), *filter(None, [self.role_column])}
 
 
 class _Held(logging.Handler):
@@ -190,11 +197,12 @@ def look(
 ) -> str:
     """A text that says what a file of jobs contains and how to load it; nothing is encoded.
 
-    Columns are found by their :data:`USUAL_NAMES`. The cells themselves show whether skills are lists or free text.
+    Columns are found by their :data:`USUAL_NAMES`. The cells themselves show whether skills are lists or free text. A
+    column whose cells are all ``job`` or ``applicant`` is taken as the ``role_column``.
 
     Args:
         path: A file or folder, with or without its scheme: a table, JSON Resume, JobPosting, O*NET, ESCO, or a saved
-            market; or the name of a market, ``"default"``.
+            market; or the name of a market, ``"default"``. A table may hold both sides.
         applicants: The file of the applicants, likewise.
         columns: Which column holds which field, where names are not usual, ``{"hard": "Kenntnisse"}``. This and the
             arguments below are as in :func:`~jobrec_gym.loaders.tables.load_table`, and are part of the printed call.
@@ -216,12 +224,9 @@ def look(
             wrong or has no meaning for the source.
     """
     readings = [Reading(delimiter, encoding_of_side(encoding, side)) for side in _SIDES]
-    for name, argument in (("encoding", encoding), ("columns", columns)):
-        if applicants is None and isinstance(argument, Mapping) and set(argument) & set(_SIDES):
-            raise MarketError(
-                f"`{name}` names `jobs` or `applicants`, and {os.fspath(path)} is one file: leave these names out."
-            )
     kind, file = _kind(path, readings[0])
+    if applicants is None and _has_sides(encoding):
+        raise MarketError(f"`encoding` names `jobs` or `applicants`, and {file} is one file: leave these names out.")
     cells = {"null_values": null_values, "seniority_values": seniority_values}
     cells |= {"decimal": decimal, "date_format": date_format}
     CellRules(**cells)  # type: ignore[arg-type]  # refuses a wrong value before files are read
@@ -235,18 +240,26 @@ def look(
         return f"{load_market(file).summary()}\n\nload_market({_typed(file)})"
     if kind in ("onet", "esco"):
         return _look_at_release(kind, file)
-    are_of_both = applicants is not None and not (isinstance(columns, Mapping) and set(columns) & set(_SIDES))
     with _said_once() as said:
-        prefix = "" if applicants is None else "jobs."
-        jobs = _side(kind, file, readings[0], *_told_of("jobs", columns), are_of_both, prefix)
+        if applicants is None:
+            jobs, people = _sides_in(kind, file, readings[0])
+        else:
+            jobs = _Side(kind, file, readings[0], read_table(file, readings[0], kind=kind, side="jobs"))
+            people = _applicants(*_kind(applicants, readings[1]), readings[1])
+        if people:
+            jobs.prefix, people.prefix = (f"{side}." for side in _SIDES)
+        elif _has_sides(columns):
+            raise MarketError(
+                f"`columns` names `jobs` or `applicants`, and {file} is one file of one side: leave these names out."
+            )
+        are_of_both = people is not None and not _has_sides(columns)
+        _find(jobs, *_told_of("jobs", columns), are_of_both)
         if not _is_people(jobs):
             _find_dates(jobs)
-        people = None
-        if applicants is not None:
-            their_kind, their_file = _kind(applicants, readings[1])
+        if people:
             theirs, context = _told_of("applicants", columns)
             theirs = {name: column for name, column in theirs.items() if name in FIELDS}  # only jobs have dates
-            people = _side(their_kind, their_file, readings[1], theirs, context, are_of_both, "applicants.")
+            _find(people, theirs, context, are_of_both)
         jobs.notes += _doubt_of_separators([jobs, people] if people else [jobs])
         for one in (jobs, people) if people else (jobs,):
             one.notes += _foreign_headings(one)
@@ -293,6 +306,8 @@ def _plain(column: str) -> str:
 
 def _kind(source: str | os.PathLike[str], reading: Reading) -> tuple[str, str]:
     """The kind of a source, and its path without a scheme."""
+    if not isinstance(source, str | os.PathLike):
+        raise MarketError(f"a file or folder must be given by its path, got {what_came(source)}.")
     text = os.fspath(source)
     if not text:
         raise MarketError("the path is empty: give a file, a folder or the name of a market.")
@@ -356,11 +371,16 @@ def _kind_of_json(file: Path, reading: Reading) -> str | None:
 # -------------------------------------------------------------------------------------------------------------- columns
 
 
+def _has_sides(argument: Any) -> bool:
+    """Whether an argument says something of each side, ``{"jobs": ..., "applicants": ...}``."""
+    return isinstance(argument, Mapping) and bool(set(argument) & set(_SIDES))
+
+
 def _told_of(side: str, columns: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """What the argument ``columns`` says of one side: the columns of fields, and those of the context."""
     if not isinstance(columns, Mapping):
         return columns_of_side(side, columns), {}
-    has_sides = bool(set(columns) & set(_SIDES))
+    has_sides = _has_sides(columns)
     of_side = columns.get(side) if has_sides else columns
     if not isinstance(of_side, Mapping):
         return columns_of_side(side, columns), {}
@@ -369,52 +389,71 @@ def _told_of(side: str, columns: Mapping[str, Any] | None) -> tuple[Mapping[str,
     return columns_of_side(side, {**columns, side: fields} if has_sides else fields), context
 
 
-def _side(
-    kind: str,
-    path: str,
-    reading: Reading,
-    told: Mapping[str, Any],
-    context: Mapping[str, Any],
-    told_of_both: bool,
-    prefix: str,
-) -> _Side:
-    """The findings on one file.
+def _sides_in(kind: str, path: str, reading: Reading) -> tuple[_Side, _Side | None]:
+    """The rows of one file: of one side, or the jobs and the people."""
+    tables, role_column = read_sides(path, reading, kind=kind), None
+    if len(tables) == 1:
+        (table,) = tables.values()
+        role_column = _role_column(table)
+        tables = {"jobs": table} if role_column is None else by_role(table, role_column, None)
+    jobs = _Side(kind, path, reading, tables["jobs"], role_column=role_column)
+    if len(tables) == 1:
+        return jobs, None
+    people = _Side(kind, path, reading, tables["applicants"], role_column=role_column, is_in_file_of_jobs=True)
+    return jobs, people
 
-    Args:
-        kind: The kind of the file.
-        path: Its path.
-        reading: How it is read.
-        told: The columns of fields that the user named.
-        context: The columns of the context that the user named.
-        told_of_both: Whether the user named columns without saying of which file.
-        prefix: See :class:`_Side`.
-    """
-    side = _Side(kind, path, reading, prefix=prefix)
+
+def _role_column(table: Table) -> str | None:
+    """The column whose cells are all ``job`` or ``applicant``, and which has both."""
+    roles = set(ROLE_VALUES.values())
+    for name in table.header:
+        cells = [row.get(name) for _, row in islice(table.filled(), _SAMPLE)]
+        may_be = all(isinstance(cell, str) and cell.strip() in roles for cell in cells)
+        if may_be and {str(row.get(name)).strip() for _, row in table.filled()} == roles:
+            return name
+    return None
+
+
+def _applicants(kind: str, path: str, reading: Reading) -> _Side:
+    """The rows of the file of the people."""
     if kind in ("market", "onet", "esco"):
         raise MarketError(f"{path} is a market of its own, not a file of applicants.")
-    side.table = table = read_table(path, reading, kind=kind, side="jobs")
+    return _Side(kind, path, reading, read_table(path, reading, kind=kind, side="applicants"))
+
+
+def _find(side: _Side, told: Mapping[str, Any], context: Mapping[str, Any], told_of_both: bool) -> None:
+    """Finds the columns of a side.
+
+    Args:
+        side: The rows, of which nothing else is known.
+        told: The columns of fields that the user named.
+        context: The columns of the context that the user named.
+        told_of_both: Whether the user named columns without saying of which side.
+    """
+    table = side.table
     if not table.rows:
         raise MarketError(f"{table.file} has no rows.")
     side.columns = _told_columns(table, told, told_of_both)
     side.context = {name: str(column) for name, column in _told_columns(table, context, told_of_both).items()}
-    taken = {*side.names(*side.columns), *side.context.values()}
-    found = find_columns([name for name in table.header if name not in taken])
+    free = [name for name in table.header if name not in side.taken()]
+    has_both_sides = side.role_column is not None
+    filled = [name for name in free if not (has_both_sides and all(map(is_nothing, table.column(name))))]
+    # A column of the other side is empty here. If its name is that of a field, it must be mapped all the same.
+    others = [name for name in free if name not in filled and plain_name(name) in FIELDS]
+    found = find_columns(others) | find_columns(filled)
     # A description may also be read as skills.
-    may_describe = [name for name in table.header if name not in taken or name in side.names("hard", "soft")]
+    may_describe = [*filled, *side.names("hard", "soft")]
     found |= find_columns(may_describe, {"description": USUAL_NAMES["description"]})
     side.columns |= {name: column for name, column in found.items() if name not in told}
-    taken = {*side.names(*side.columns), *side.context.values()}
     contexts = {name: usual for name, (_, usual) in _CONTEXT.items() if name not in side.context}
-    side.context |= {
-        name: column for name, column in find_columns(table.header, contexts).items() if column not in taken
-    }
-    if kind in ("json-resume", "job-posting"):
-        return side
+    taken = side.taken()
+    side.context |= {name: column for name, column in find_columns(filled, contexts).items() if column not in taken}
+    if side.kind in ("json-resume", "job-posting"):
+        return
     side.notes += _doubt_of_units(side, table)
     if "family" in side.columns and "occupation" not in side.columns:
         side.columns["occupation"] = side.columns.pop("family")
     _find_skills(side, table, told)
-    return side
 
 
 def _told_columns(table: Table, told: Mapping[str, Any], of_both: bool) -> dict[str, str | list[str]]:
@@ -432,7 +471,7 @@ def _told_columns(table: Table, told: Mapping[str, Any], of_both: bool) -> dict[
         for column in listed:
             if not has_column(table.header, normal_form(column)):
                 way_out = (
-                    f" If only one of the two files has the column, put the side before the field: "
+                    f" If only one of the two sides has the column, put the side before the field: "
                     f"`--columns jobs.{name}=... "
                     f"applicants.{name}=...`, in Python `columns={{'jobs': {{{name!r}: ...}}}}`."
                 )
@@ -493,7 +532,8 @@ def _find_skills(side: _Side, table: Table, told: Mapping[str, Any]) -> None:
         named = " and ".join(map(repr, skills))
         n = f"{side.n_empty:,} of {len(table.rows):,}"
         side.notes.append(f"{named}: empty in {n} rows; the free text {instead!r} is taken")
-        side.columns.pop("soft", None)
+        if not _is_read_by_name(side, "soft", str(side.columns.get("soft"))):
+            side.columns.pop("soft", None)
         side.columns["hard"], side.is_text, side.separators = instead, True, {}
         side.n_empty = n_empty
     if side.n_empty:
@@ -502,13 +542,12 @@ def _find_skills(side: _Side, table: Table, told: Mapping[str, Any]) -> None:
 
 def _foreign_headings(side: _Side) -> list[str]:
     """The note on columns that are not used, but have headings that are usual in another language."""
-    assert side.table is not None
-    used = {*side.names(*side.columns), *side.context.values()}
     known = side.columns.keys() | side.context.keys()
     if side.prefix == "applicants.":  # only jobs have dates
         known |= set(DATE_FIELDS)
     free = [name for name in MARKET_HEADINGS if name not in known]
-    perhaps = proposed_columns([name for name in side.table.header if name not in used], free, MARKET_HEADINGS)
+    taken = side.taken()
+    perhaps = proposed_columns([name for name in side.table.header if name not in taken], free, MARKET_HEADINGS)
     if not perhaps:
         return []
     typed = shlex.join(f"{side.prefix}{name}={column}" for name, column in perhaps.items())
@@ -517,8 +556,7 @@ def _foreign_headings(side: _Side) -> list[str]:
 
 def _find_dates(jobs: _Side) -> None:
     """Finds the columns of the dates that jobs may have, among the columns that have no other use."""
-    assert jobs.table is not None
-    taken = {*jobs.names(*jobs.columns), *jobs.context.values()}
+    taken = jobs.taken()
     found = find_columns([name for name in jobs.table.header if name not in taken], _DATES)
     jobs.columns |= {name: column for name, column in found.items() if name not in jobs.columns}
 
@@ -585,12 +623,12 @@ def _doubt_of_separators(sides: Sequence[_Side]) -> list[str]:
 
 
 def _told(name: str, side: _Side) -> list[str]:
-    assert side.table is not None
     rows = side.table.rows
     lines = [f"{side.path}: {side.kind}, {len(rows):,} {name}, {len(side.table.header)} columns"]
     example = rows[0][1]
     header = side.table.header
-    of = {column: name for name, column in side.context.items()} | {
+    of = {side.role_column: "role_column"} if side.role_column else {}
+    of |= {column: name for name, column in side.context.items()} | {
         column if column in header else column.partition(".")[0]: name
         for name in side.columns
         for column in side.names(name)
@@ -614,7 +652,7 @@ def _shown(text: str) -> str:
 
 def _options(jobs: _Side, people: _Side | None, cells: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords by which the files are read; ``cells`` are those that the user gave for cells."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"role_column": jobs.role_column} if jobs.role_column else {}
     sides = {"jobs": jobs} | ({"applicants": people} if people else {})
     columns = {name: _mapped(side) for name, side in sides.items()}
     if any(columns.values()):
@@ -698,13 +736,17 @@ def _without_vectors(jobs: _Side, people: _Side | None, options: Mapping[str, An
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(record=True) as doubts:
         warnings.simplefilter("always")
         nobody = Path(scratch) / "nobody.jsonl"
-        nobody.write_text('{"hard": ["nothing"]}\n', encoding="utf-8")
+        # Either both sides say their split, or neither does.
+        row = {"hard": ["nothing"]} | ({"split": "train"} if "split" in jobs.columns else {})
+        nobody.write_text(json.dumps(row), encoding="utf-8")
         if not people:  # these options are for the user's file, and not for `nobody.jsonl`
             side = "applicants" if _is_people(jobs) else "jobs"
             per_side = [name for name in ("columns", "text_columns", "encoding") if name in options]
             options |= {name: {side: options[name]} for name in per_side}
         alone = f"jsonl:{nobody}"
-        if people:
+        if people and people.is_in_file_of_jobs:
+            market = load_table(jobs.source, **options)
+        elif people:
             market = load_table(jobs.source, applicants=people.source, **options)
         elif _is_people(jobs):
             market = load_table(alone, applicants=jobs.source, **options)
@@ -718,9 +760,8 @@ def _let_go(side: _Side, complaint: str) -> bool:
     """Leaves out the column that an error message complains about, since it does not hold what its name says.
 
     Returns:
-        Whether the side's file has such a column.
+        Whether the side's file has such a column, and ``load_table`` does not read it by its name.
     """
-    assert side.table is not None
     for name in side.context:
         if complaint.startswith(f"the context field {name!r} "):  # both sides are right, but not beside one another
             del side.context[name]
@@ -729,12 +770,16 @@ def _let_go(side: _Side, complaint: str) -> bool:
     # The other side's file may have a column of the same name, and that column may be right.
     if not complaint.startswith(f"{side.table.file}, ") and f"in {side.table.file}, row" not in complaint:
         return False
+    # One table may have both sides. The complaint is then of the side that has the row.
+    row = re.search(rf"{re.escape(side.table.file)}, row (\d+)", complaint)
+    if side.role_column and row and int(row[1]) not in {number for number, _ in side.table.rows}:
+        return False
     repeated = complaint.startswith("key ") and "appears twice" in complaint
     is_torn = complaint.startswith("occupation ") and "is of family" in complaint
     for name in ("seniority", "key", "split", "occupation", "family", *_DATES):
         column = side.columns.get(name)
         is_meant = f"column {column!r}" in complaint or (repeated and name == "key") or (is_torn and name == "family")
-        if column not in (None, name) and is_meant:
+        if column is not None and is_meant and not _is_read_by_name(side, name, str(column)):
             del side.columns[name]
             side.notes.append(f"{column!r} is not taken as {name}: {complaint}")
             return True
@@ -746,12 +791,23 @@ def _let_go(side: _Side, complaint: str) -> bool:
     return False
 
 
+def _is_read_by_name(side: _Side, name: str, column: str) -> bool:
+    """Whether a column of a field cannot be left out by not mapping it.
+
+    Without a mapping the loader reads a column that is called like a field, and refuses one that is nearly called so.
+    Only the columns of dates are read leniently.
+    """
+    if name in DATE_FIELDS:
+        return False
+    return plain_name(column) in FIELDS or any(plain_name(other) == name for other in side.table.header)
+
+
 def _call(jobs: _Side, people: _Side | None, options: Mapping[str, Any]) -> str:
     """The text of the call of ``load_market``."""
     given = {name: value for name, value in options.items() if name not in ("encoder", "cache_dir")}
     arguments = [_typed(jobs.source)]
     if people:
-        arguments.append(f"applicants={_typed(people.source)}")
+        arguments += [] if people.is_in_file_of_jobs else [f"applicants={_typed(people.source)}"]
     elif _is_people(jobs):
         arguments.append('jobs="..."')
     elif "occupation" in jobs.columns and not jobs.is_text and jobs.kind not in ("json-resume", "job-posting"):

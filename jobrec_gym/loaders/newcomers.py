@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, make_encoder
 from jobrec_gym.loaders.assembly import Record, assemble_market, check_records
-from jobrec_gym.loaders.cells import CellRules, Unit
+from jobrec_gym.loaders.cells import CellRules, Unit, normal_form
 from jobrec_gym.loaders.reading import Reading, Table, read_table
 from jobrec_gym.loaders.tables import (
     FIELDS,
     NoSuchField,
+    by_role,
     check_on_empty,
     check_same_units,
     records_of,
@@ -104,7 +105,14 @@ def newcomers_of(
     encoder = _encoder(reading["encoder"], reading["cache_dir"])
     on_empty = reading.get("on_empty", "raise")
     check_on_empty(on_empty)
-    table = _table(rows, Reading(reading.get("delimiter"), reading.get("encoding")))
+    role_column = reading.get("role_column")
+    if not isinstance(role_column, str):  # a saved market is a file, so this may be anything
+        role_column = None
+    table = _people_of(
+        _table(rows, Reading(reading.get("delimiter"), reading.get("encoding"))),
+        role_column,
+        reading.get("role_values"),
+    )
     if not table.rows:
         raise MarketError(f"{table.file}: there is nobody; give at least one row.")
     how = {name: reading[name] for name in ("skill_separator", "null_values", "seniority_values", "decimal")}
@@ -116,6 +124,7 @@ def newcomers_of(
     try:
         records = records_of(
             *(table, "applicants", reading["columns"], reading["text_columns"], rules),
+            role_column=role_column,
             fields=fields,
             context=context,
             units=units,
@@ -129,7 +138,8 @@ def newcomers_of(
         raise
     if isinstance(rows, str | os.PathLike):
         _tell_what_is_unknown(market, table.file, context, reading["context"])
-    check_same_units(table.file, units, f"market {market.name!r}", _units_of_jobs(units, reading.get("units")))
+    compared = [name for name in units if not np.isnan(market.context[name].columns()[1]).all()]
+    check_same_units(table.file, units, f"market {market.name!r}", _units_of_jobs(compared, reading.get("units")))
     records = with_skills(table.file, "applicants", records, on_empty, [])
     check_records(table.file, "applicants", records)
     return Newcomers(market, table.file, records, encoder)
@@ -221,7 +231,7 @@ def _table(rows: Iterable[Mapping[str, Any]] | Table | str | os.PathLike[str], f
     if isinstance(rows, Table):
         return rows
     if isinstance(rows, str | os.PathLike):
-        return read_table(rows, file)
+        return read_table(rows, file, side="applicants")
     if isinstance(rows, Mapping):
         raise MarketError("`rows` must be a sequence of mappings, got one mapping: wrap it in a list.")
     if hasattr(rows, "iterrows"):
@@ -240,6 +250,19 @@ def _table(rows: Iterable[Mapping[str, Any]] | Table | str | os.PathLike[str], f
         header.update(dict.fromkeys(row))
     plain = [(number, {key: _plain(cell) for key, cell in row.items()}) for number, row in enumerate(listed, start=1)]
     return Table("`rows`", list(header), plain)
+
+
+def _people_of(table: Table, role_column: str | None, role_values: Any) -> Table:
+    """The rows of people. All rows are, unless the table has the column that said so in the market's own file."""
+    if role_column is None or normal_form(role_column) not in table.header:
+        return table
+    try:
+        return by_role(table, role_column, role_values, needed=("applicants",))["applicants"]
+    except MarketError as error:
+        raise MarketError(
+            f"{error} The market was loaded with `role_column={role_column!r}`, so this column says which rows are "
+            "people. If all rows are people, leave the column out or give it another name."
+        ) from error
 
 
 def _plain(cell: Any) -> Any:

@@ -15,6 +15,7 @@ from jobrec_gym.loaders.log_cells import BadCell, BadRows, columns_of, find_of, 
 from jobrec_gym.loaders.reading import Reading, read_table
 from jobrec_gym.market.keys import near_key
 from jobrec_gym.near_miss import with_known_keywords
+from jobrec_gym.paths import what_came
 
 __all__ = ["PAIR_FIELDS", "OnUnknown", "read_pairs"]
 
@@ -60,6 +61,8 @@ def read_pairs(
     """
     if on_unknown not in get_args(OnUnknown):
         raise LogError(f"`on_unknown` must be one of {get_args(OnUnknown)}, got {on_unknown!r:.80}.")
+    if not isinstance(source, str | os.PathLike):
+        raise LogError(f"`source` must be a file, got {what_came(source)}.")
     table = read_table(source, Reading(delimiter, encoding))
     as_ranked = {
         name: f"{name}_key" for name in PAIR_FIELDS if name not in table.header and f"{name}_key" in table.header

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib
 import importlib.util
@@ -315,12 +316,21 @@ def read_sides(
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Layout of a CSV file: delimiter, header (in normal form and as written), and whether it begins with ``sep=;``."""
+    """Layout of a CSV file.
+
+    Attributes:
+        delimiter: The character that separates cells.
+        header: Names of the columns, in normal form.
+        written: The cells of the header as they are written.
+        sep_line: Whether the file begins with ``sep=;``.
+        skips_blanks: Whether blanks stand before the quotation marks of cells, ``1, "SQL; R"``.
+    """
 
     delimiter: str
     header: list[str]
     written: list[str]
     sep_line: bool
+    skips_blanks: bool
 
 
 def csv_blocks(file: Path, reading: Reading, with_pyarrow: bool | None = None) -> Iterator[Block]:
@@ -343,7 +353,7 @@ def _blocks(file: Path, reading: Reading, layout: _Layout, with_pyarrow: bool | 
     if with_pyarrow is None:
         with_pyarrow = file.stat().st_size >= _LARGE and importlib.util.find_spec("pyarrow") is not None
     n_rows = 0
-    if with_pyarrow:
+    if with_pyarrow and not layout.skips_blanks:
         try:
             for block in _pyarrow_csv(file, reading, layout):
                 yield block
@@ -364,7 +374,7 @@ def _standard_csv(file: Path, reading: Reading, layout: _Layout, skipped: int) -
     ):
         if layout.sep_line:
             text.readline()
-        reader = csv.reader(text, delimiter=layout.delimiter, strict=True)
+        reader = csv.reader(text, delimiter=layout.delimiter, strict=True, skipinitialspace=layout.skips_blanks)
         try:
             _next_rows(reader, 1)  # the header
             while True:
@@ -379,7 +389,7 @@ def _standard_csv(file: Path, reading: Reading, layout: _Layout, skipped: int) -
                 if len(rows) < _ROWS:
                     return
         except csv.Error as error:
-            raise MarketError(f"{file}, line {reader.line_num}: {error}.") from error
+            raise MarketError(_complaint(file, reader.line_num, error)) from error
 
 
 def _drop_unnamed(file: Path, row: int, cells: list[str], layout: _Layout) -> None:
@@ -489,19 +499,32 @@ def _layout(file: Path, reading: Reading) -> _Layout:
     if said:
         sample = sample[said.end() :]
     delimiter = reading.delimiter or (said[1] if said else _found_delimiter(file, sample, whole))
+    skips_blanks = _skips_blanks(sample, delimiter)
     with decoding(*where), open_text(*where) as text:
         if said:
             text.readline()
-        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        reader = csv.reader(text, delimiter=delimiter, strict=True, skipinitialspace=skips_blanks)
         try:
             header = next(iter(_next_rows(reader, 1)), [])
         except csv.Error as error:
-            raise MarketError(f"{file}, line {reader.line_num}: {error}.") from error
+            raise MarketError(_complaint(file, reader.line_num, error)) from error
     written, header = header, _normal(header)
     while header and not header[-1].strip():  # Spreadsheets write empty columns at the end.
         header.pop()
     _check_header(file, header)
-    return _Layout(delimiter, header, written, bool(said))
+    return _Layout(delimiter, header, written, bool(said), skips_blanks)
+
+
+def _skips_blanks(sample: str, delimiter: str) -> bool:
+    """Whether a row of a sample has a blank before a cell that stands in quotation marks."""
+    if ' "' not in sample or delimiter == " ":
+        return False
+    plain, skipping = (_rows_of(sample, delimiter, skipinitialspace=skips, strict=True) for skips in (False, True))
+    return any(
+        # Blanks alone make no difference: texts lose them later.
+        [cell.lstrip(" ") for cell in one] != [cell.lstrip(" ") for cell in other]
+        for one, other in zip(plain, skipping, strict=False)
+    )
 
 
 def _found_delimiter(file: Path, sample: str, whole: bool) -> str:
@@ -523,13 +546,21 @@ def _found_delimiter(file: Path, sample: str, whole: bool) -> str:
 
 def _widths(sample: str, delimiter: str, whole: bool) -> list[int]:
     """How many cells the rows of a sample have. If the sample is only a part of the file, its last row is left out."""
-    widths = []
-    reader = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter)
-    try:
-        widths = [len(cells) for cells in reader if cells]
-    except csv.Error:
-        return widths
+    widths = [len(cells) for cells in _rows_of(sample, delimiter, skipinitialspace=True) if cells]
     return widths if whole else widths[:-1]
+
+
+def _rows_of(sample: str, delimiter: str, **options: Any) -> Iterator[list[str]]:
+    """The rows of a sample up to the first one that cannot be read."""
+    with contextlib.suppress(csv.Error):
+        yield from csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, **options)
+
+
+def _complaint(file: Path, line: int, error: csv.Error) -> str:
+    return (
+        f"{file}, line {line}: {error}. If a quotation mark begins a cell, another one must end the cell, and each one "
+        "between them is written twice."
+    )
 
 
 def _normal(header: Iterable[str]) -> list[str]:

@@ -30,12 +30,14 @@ from jobrec_gym.market import ContextField, ContextValue, LabourMarket, MarketEr
 from jobrec_gym.market.context import Context, ContextKind, context_fields
 from jobrec_gym.market.dates import DATE_FIELDS, DAY, DateFormat, usual_formats, way_to_format
 from jobrec_gym.near_miss import did_you_mean, with_known_keywords
-from jobrec_gym.paths import place_of
+from jobrec_gym.paths import place_of, what_came
 
 __all__ = [
     "FIELDS",
+    "ROLE_VALUES",
     "NoSuchField",
     "OnEmpty",
+    "by_role",
     "check_on_empty",
     "check_same_units",
     "columns_of_side",
@@ -64,7 +66,8 @@ _ENDS: Mapping[tuple[str, str], End] = {
 }
 """Which end of a range is taken, by the kind of a field and the side."""
 _SKILL_FIELDS = ("hard", "soft")
-_ROLE_VALUES = {"jobs": "job", "applicants": "applicant"}
+ROLE_VALUES = {"jobs": "job", "applicants": "applicant"}
+"""The values of a column that says of which side a row is, unless others are given."""
 
 Columns = Mapping[str, Any]
 OnEmpty = Literal["raise", "skip"]
@@ -181,6 +184,9 @@ def load_table(
     Example:
         >>> market = load_csv("jobs.csv", applicants="people.csv", columns={"hard": "skills"})
     """
+    for name, source in (("path", path), ("applicants", "" if applicants is None else applicants)):
+        if not isinstance(source, str | os.PathLike):
+            raise MarketError(f"`{name}` must be a file, got {what_came(source)}.")
     readings = {side: Reading(delimiter, encoding_of_side(encoding, side), max_bytes) for side in _SIDES}
     if isinstance(encoding, Mapping) and applicants is None:
         raise MarketError(
@@ -229,6 +235,8 @@ def load_table(
         {
             "columns": columns,
             "text_columns": text_columns or None,
+            "role_column": role_column,
+            "role_values": role_values,
             "skill_separator": skill_separator,
             "null_values": null_values,
             "seniority_values": seniority_values,
@@ -311,7 +319,7 @@ def _tables(
     for table in tables.values():
         if not table.rows:
             raise MarketError(f"{table.file} has no rows.")
-    return tables if role_column is None else _by_role(tables["jobs"], role_column, role_values)
+    return tables if role_column is None else by_role(tables["jobs"], role_column, role_values)
 
 
 def encoding_of_side(encoding: str | Mapping[str, str | None] | None, side: str) -> str | None:
@@ -424,7 +432,7 @@ def records_of(
         fields: Which fields are read; columns of other fields are ignored.
         context: The fields of :func:`~jobrec_gym.market.context.context_fields`.
         left_out: A list to which phrases are added that say what was left out of the cells.
-        units: A mapping to which the unit of each numeric field of the context is added.
+        units: A mapping to which the unit of each numeric field of the context is added, if the field has a number.
 
     Raises:
         MarketError: As :func:`load_table`.
@@ -453,7 +461,8 @@ def records_of(
     if "expires" in dates:
         _doubt_midnights(table, dates["expires"][0], cells, records)
     if units is not None:
-        units |= {name: cells.units(column) for name, (kind, column, _) in told.items() if kind in _NUMBERS}
+        found = {name: cells.units(column) for name, (kind, column, _) in told.items() if kind in _NUMBERS}
+        units |= {name: unit for name, unit in found.items() if unit is not None}
     phrases = [f"{n:,} {what} of {side}" for what, n in cells.counts.items()]
     if phrases:
         logger.warning("%s: left out %s.", table.file, ", ".join(phrases))
@@ -535,7 +544,21 @@ def _check_columns(columns: Columns | None) -> None:
         raise MarketError(f"`columns` must map fields to columns, `{{'hard': 'skills'}}`, got {columns!r}.")
 
 
-def _by_role(table: Table, column: str, role_values: Mapping[str, str] | None) -> dict[str, Table]:
+def by_role(
+    table: Table, column: str, role_values: Mapping[str, str] | None, needed: Sequence[str] = _SIDES
+) -> dict[str, Table]:
+    """The rows of each side of a table in which a column says of which side a row is.
+
+    Args:
+        table: The rows of both sides.
+        column: The column, as ``role_column`` of :func:`load_table`.
+        role_values: As in :func:`load_table`.
+        needed: The sides that must have a row.
+
+    Raises:
+        MarketError: If there is no such column, if it holds another value, if a side that is needed has no row, or if
+            an argument is wrong.
+    """
     if not isinstance(column, str):
         raise MarketError(f"`role_column` must be the name of a column, got {column!r:.80}.")
     column = normal_form(column)
@@ -543,14 +566,15 @@ def _by_role(table: Table, column: str, role_values: Mapping[str, str] | None) -
         raise MarketError(no_such_column(table.file, column, table.header))
     if role_values is not None and not isinstance(role_values, Mapping):
         raise MarketError(f"`role_values` must give {_SIDES} a value each, got {role_values!r}.")
-    values = dict(_ROLE_VALUES if role_values is None else role_values)
+    given = ROLE_VALUES if role_values is None else role_values
+    values = {side: normal_form(value) if isinstance(value, str) else value for side, value in given.items()}
     if set(values) != set(_SIDES) or len(set(values.values())) != len(_SIDES):
         raise MarketError(f"`role_values` must give {_SIDES} a value each, got {values}.")
     side_of = {value: side for side, value in values.items()}
     rows: dict[str, list[tuple[int, dict[str, Any]]]] = {side: [] for side in _SIDES}
     for number, row in table.filled():
         role = row.get(column)
-        role = role.strip() if isinstance(role, str) else role
+        role = normal_form(role.strip()) if isinstance(role, str) else role
         if not isinstance(role, Hashable) or role not in side_of:
             hint = did_you_mean(role if isinstance(role, str) else "", map(str, side_of))
             raise MarketError(
@@ -558,8 +582,8 @@ def _by_role(table: Table, column: str, role_values: Mapping[str, str] | None) -
                 f"{role!r:.80}.{hint}"
             )
         rows[side_of[role]].append((number, row))
-    for side, some in rows.items():
-        if not some:
+    for side in needed:
+        if not rows[side]:
             raise MarketError(f"{table.file} has no {side}: no row has {values[side]!r} in column {column!r}.")
     return {side: Table(table.file, table.header, some) for side, some in rows.items()}
 

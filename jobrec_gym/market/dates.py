@@ -60,8 +60,27 @@ _YEARS = range(1900, 2201)
 """The years that a day of digits alone may have."""
 _SAMPLE = datetime.datetime(2027, 10, 29, 13, 45, 56, tzinfo=datetime.UTC)
 """A moment whose day, month, year and hour are different numbers."""
-_PARTS = re.compile(r"(\d{1,4})([./-])(\d{1,2})\2(\d{4}|\d{1,2})(?!\d)(.*)", re.ASCII | re.DOTALL)
+_PARTS = re.compile(
+    r"(?P<day>(?P<first>\d{1,4})(?P<sign>[./-])\d{1,2}(?P=sign)(?P<last>\d{4}|\d{1,2}))(?!\d)(?P<time>.*)",
+    re.ASCII | re.DOTALL,
+)
 """A day that is written in numbers, and the text after it."""
+_NAMED = re.compile(
+    r"(?P<day>(?:[0-9]{1,2}\.?[ -])?[^\W\d_]{3,}[ -](?:[0-9]{1,2},? )?[0-9]{2,4})(?![0-9])(?P<time>.*)", re.DOTALL
+)
+"""A day with the name of its month, such as ``15 Mar 2026`` or ``March 15, 2026``, and the text after it."""
+_NAMED_DAYS = (
+    "%d {0} %Y",
+    "%d {0} %y",
+    "%d. {0} %Y",
+    "%d. {0} %y",
+    "%d-{0}-%Y",
+    "%d-{0}-%y",
+    "{0} %d, %Y",
+    "{0} %d %Y",
+)
+"""The usual formats of such days, with a place for the directive of the month."""
+_NAME_BEFORE_DIGIT = re.compile(r"[^\W\d_]{3,}\W*[0-9]")
 _TIMES = {
     "": "",
     **{f"{gap}0:0": f"{gap}%H:%M" for gap in (" ", ", ", "T")},
@@ -249,7 +268,8 @@ def way_to_format(cells: Iterable[Any]) -> str:
         >>> way_to_format(["31.12.2026", "01.02.2027"])
         " Say `date_format='%d.%m.%Y'`, which fits all dates of the column."
     """
-    fitting = usual_formats(cells)
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    fitting = usual_formats(texts)
     said = [f"`date_format={one!r}`" for one in fitting]
     if len(fitting) == 1:
         return f" Say {said[0]}, which fits all dates of the column."
@@ -258,14 +278,20 @@ def way_to_format(cells: Iterable[Any]) -> str:
             f" The order of day, month and year is ambiguous: {', '.join(said[:-1])} and {said[-1]} fit all dates of "
             "the column; say the one that is meant."
         )
-    return (
+    way = (
         " No single usual form fits all dates of the column: say how they are written, for example "
         "`date_format='%d.%m.%Y'` for 31.12.2026, or several forms, `date_format=['%d.%m.%Y', 'ISO8601']`."
     )
+    if any(map(_NAME_BEFORE_DIGIT.search, texts)):
+        way += (
+            " Names of months are read in the language of the locale, which is English unless your program sets "
+            "another. Months in numbers, 15.03.2026, are read with any locale."
+        )
+    return way
 
 
 def usual_formats(cells: Iterable[Any]) -> list[str | list[str]]:
-    """The usual numeric date formats that fit all cells. There is none if all dates are in ISO 8601 already.
+    """The usual date formats that fit all cells. There is none if all dates are in ISO 8601 already.
 
     Args:
         cells: The cells of a column. Texts without a digit, and cells that are no texts, are ignored.
@@ -273,10 +299,10 @@ def usual_formats(cells: Iterable[Any]) -> list[str | list[str]]:
     Returns:
         Values of ``date_format``: one, or more if the dates are ambiguous, or none. A value is a list if some dates
         have a time of day and some have none, or if some are in ISO 8601. If points separate the numbers, the day is
-        read first.
+        read first. Months may have names, in full (``%B``) or three letters of them (``%b``).
     """
     texts = {cell.strip() for cell in cells if isinstance(cell, str) and any(map(str.isdigit, cell))}
-    days: dict[str, tuple[str, str, str]] = {}  # the first and the last number of each distinct day, and their sign
+    days: dict[str, re.Match[str]] = {}  # the parts of each distinct day
     times: dict[str, str] = {}  # the format of each distinct time of day
     has_iso = False
     for text in texts:
@@ -284,22 +310,29 @@ def usual_formats(cells: Iterable[Any]) -> list[str | list[str]]:
             _in_iso(text)
             has_iso = True
         except ValueError:
-            found = _PARTS.fullmatch(text)
-            time = None if found is None else _TIMES.get(re.sub(r"\d{1,2}", "0", found[5]).upper())
+            found = _PARTS.fullmatch(text) or _NAMED.fullmatch(text)
+            time = None if found is None else _TIMES.get(re.sub(r"\d{1,2}", "0", found["time"]).upper())
             if found is None or time is None:
                 return []
-            days[text[: found.start(5)]] = found[1], found[4], found[2]
-            times[found[5]] = time
+            days[found["day"]] = found
+            times[found["time"]] = time
     if not days or not all(_fits(text, time) for text, time in times.items()):
         return []
-    common = set.intersection(*(_usual_days(day, *parts) for day, parts in days.items()))
+    common = set.intersection(*map(_usual_days, days.values()))
+    # "May" is a whole name and three letters of it.
+    common -= {one.replace("%b", "%B") for one in common if "%b" in one}
     ends = [ISO_FORMAT] if has_iso else []
     listed = [[*(day + time for time in sorted(set(times.values()))), *ends] for day in sorted(common)]
     return [one[0] if len(one) == 1 else one for one in listed]
 
 
-def _usual_days(day: str, first: str, last: str, sign: str) -> set[str]:
-    """The usual formats that fit a day in numbers, which begins with ``first`` and ends with ``last``."""
+def _usual_days(parts: re.Match[str]) -> set[str]:
+    """The usual formats that fit a day, from its match of ``_PARTS`` or ``_NAMED``."""
+    day = parts["day"]
+    if parts.re is _NAMED:
+        named = {order.format(month) for order in _NAMED_DAYS for month in ("%b", "%B")}
+        return {one for one in named if _fits(day, one)}
+    first, sign, last = parts["first"], parts["sign"], parts["last"]
     if len(first) == 4:
         orders = ["%Y{0}%m{0}%d"]
     else:

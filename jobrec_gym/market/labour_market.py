@@ -47,7 +47,7 @@ from jobrec_gym.market.summary import summarise
 from jobrec_gym.market.tables import MarketError, Population, Profile, Vocabulary, read_only, view
 from jobrec_gym.market.vectors import gathered, row_products
 from jobrec_gym.market.verified import is_remembered, remember
-from jobrec_gym.paths import place_of
+from jobrec_gym.paths import place_of, what_came
 
 __all__ = ["LabourMarket", "load_market"]
 
@@ -270,8 +270,9 @@ class LabourMarket:
 
         Args:
             rows: Mappings like the rows of a file of applicants, ``{"key": "p1", "hard": ["SQL"], "seniority": 2}``,
-                or such a file, read by its own ending. These people replace the market's applicants. The first of them
-                is row 0, and all of them are in the train split.
+                or such a file, read by its own ending. If the market was loaded with a ``role_column`` and the rows
+                have it, only the rows of applicants are read. These people replace the market's applicants. The first
+                of them is row 0, and all of them are in the train split.
             columns: Which entry holds which field. This and all arguments below are as in
                 :func:`~jobrec_gym.loaders.tables.load_table`. Except for ``delimiter`` and ``encoding``, ``None`` takes
                 the value with which the market itself was loaded, if that value is known. A saved market remembers it,
@@ -616,7 +617,7 @@ def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: 
             raise MarketError(f"a market given as a dictionary needs the entry 'source', got {sorted(merged)}.")
         return load_market(merged.pop("source"), **merged)
     if not isinstance(source, (str, os.PathLike)):
-        raise MarketError(f"`market` must be a name, a path, a dictionary or a LabourMarket, got {source!r}.")
+        raise MarketError(f"`market` must be a name, a path, a dictionary or a LabourMarket, got {what_came(source)}.")
     text = absolute(os.fspath(source))
     kwargs = {key: plain_option(key, value) for key, value in kwargs.items()}
     try:

@@ -15,7 +15,7 @@ __all__ = ["REMEMBERED", "remembered"]
 
 REMEMBERED = (
     *("columns", "text_columns", "skill_separator", "null_values", "seniority_values", "decimal", "date_format"),
-    *("context", "encoder", "units"),
+    *("role_column", "role_values", "context", "encoder", "units"),
 )
 """The keywords of a loader that say how its rows were read, and by which encoder. ``units`` is one more entry: it holds
 the currency, the period and the decimal sign of each numeric context field of the jobs, as the field's cells show them.

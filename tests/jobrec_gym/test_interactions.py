@@ -113,6 +113,12 @@ def test_row_numbers_are_read_where_the_log_is_said_to_hold_them(shop, tmp_path)
     assert (log.applicant_ids.tolist(), log.job_ids.tolist(), log.shown(0).tolist()) == ([1], [3], [3, 4])
 
 
+def test_a_data_frame_in_place_of_a_file_is_told_the_way(shop):
+    pandas = pytest.importorskip("pandas", reason="needs the extra 'experiments'")
+    with pytest.raises(LogError, match=r"`source` must be a file .*got a DataFrame: write it .*`frame.to_parquet\("):
+        load_interactions(pandas.DataFrame({"applicant": ["p1"], "job": ["j1"]}), shop)
+
+
 def test_own_columns_own_words_and_own_rewards(shop, tmp_path):
     file = write(tmp_path / "log.csv", [["p1", "x", "applied"], ["p2", "x", "seen"]], ["user", "item", "what"])
 
@@ -185,7 +191,9 @@ BAD_ROWS = [
     *(("reward that is no finite number", {"reward": cell}) for cell in ("inf", "-inf", "1,5", "yes", "1e999")),
     *(("no time", {"time": cell}) for cell in ("", "yesterday", "inf", "2026-13-01", "01.03.2026", "2026-02-30")),
     *(("posting time that cannot be read", {"posted": cell}) for cell in ("soon", "-inf", "2026-00-01")),
-    *(("time before the posting", {"time": cell}) for cell in ("2026-01-31", "2026-01-31T23:59:59Z", "0")),
+    *(("time before the posting", {"time": cell}) for cell in ("2026-01-31", "2026-01-31T23:59:59")),
+    ("time with a zone among times without one", {"time": "2026-03-01T08:00Z"}),
+    ("number among dates", {"time": "0"}),
     *(
         ("propensity outside of (0, 1]", {"propensity": cell})
         for cell in ("", "0", "-0.5", "1.0000001", "50%", "inf", "0,5", "2")
@@ -195,7 +203,7 @@ BAD_ROWS = [
     *(("shown job that is no key", {"shown": cell}) for cell in ("[1, null]", "[1, [5]]")),
     *(("the same job shown twice", {"shown": cell}) for cell in ("1;5;1", "[1, 1.0]", "1;5;5")),
     *(("recommended job not among those shown", {"shown": cell}) for cell in ("5;7", "[]", ";", '["x"]')),
-    *(("list of shown jobs that cannot be read", {"shown": cell}) for cell in ("[1, 5", "[1 5]")),
+    *(("list of shown jobs that cannot be read", {"shown": cell}) for cell in ("[1, 5", "[1; 5]")),
     *(("split that is neither train nor test", {"split": cell}) for cell in ("", "validation", "Train")),
 ]
 
@@ -375,6 +383,8 @@ def test_a_log_of_events_is_told_that_a_row_is_one_recommendation(shop, tmp_path
     [
         (["2026-03-01", "20260302"], "number among dates: 1, row 2 ('20260302')"),
         (["1772323200", "2026-03-02"], "date among numbers: 1, row 2 ('2026-03-02')"),
+        (["2026-03-01T08:00Z", "2026-03-02"], "time without a zone among times with one: 1, row 2 ('2026-03-02')"),
+        (["2026-03-01", "2026-03-02T23:00-08:00"], "time with a zone among times without one: 1, row 2 ("),
     ],
 )
 def test_dates_and_numbers_are_not_compared(shop, tmp_path, times, kind):
@@ -382,6 +392,80 @@ def test_dates_and_numbers_are_not_compared(shop, tmp_path, times, kind):
     with pytest.raises(LogError) as caught:
         load_interactions(write(tmp_path / "log.csv", rows, ["applicant", "job", "reward", "time"]), shop)
     assert kind in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("time", "posted", "kind"),
+    [
+        ("2026-06-01", "1748768400", "number among dates"),
+        ("1780300000", "2026-06-01", "date among numbers"),
+        ("2026-06-01", "2026-06-01T09:00", None),
+        ("2026-06-01", "2026-06-02", "time before the posting"),
+        ("2026-06-01T08:00", "2026-06-01T09:00", "time before the posting"),
+        ("2026-06-01T08:00Z", "2026-06-01", None),
+    ],
+)
+def test_a_time_and_a_posting_are_compared_as_they_are_written(shop, tmp_path, time, posted, kind):
+    header = ["applicant", "job", "reward", "time", "posted"]
+    file = write(tmp_path / "log.csv", [["p1", "x", "1", time, posted]], header)
+
+    if kind is None:
+        assert len(load_interactions(file, shop)) == 1
+    else:
+        with pytest.raises(LogError, match=f"{kind}: 1, row 1"):
+            load_interactions(file, shop)
+
+
+@pytest.mark.parametrize("spelling", ["true", "True", "TRUE", " true "])
+def test_yes_and_no_may_be_decisions(shop, tmp_path, spelling):
+    rows = [["p1", "x", spelling], ["p2", "x", "false"]]
+    file = write(tmp_path / "log.csv", rows, ["applicant", "job", "decision"])
+
+    assert load_interactions(file, shop, decisions={True: "apply", False: "ignore"}).decision.tolist() == [3, 0]
+
+
+def test_a_word_is_found_however_its_letters_are_typed(shop, tmp_path):
+    composed, apart = "\u00fcbersprungen", "u\u0308bersprungen"
+    file = write(tmp_path / "log.csv", [["p1", "x", apart], ["p2", "x", composed]], ["applicant", "job", "decision"])
+
+    for word in (composed, apart):
+        assert load_interactions(file, shop, decisions={word: "save"}).decision.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("shown", ["[1 5]", "[np.int64(1), np.int64(5)]", "[1, 5]", "array([1, 5])"])
+def test_shown_jobs_may_be_an_array_of_numbers(shop, tmp_path, shown):
+    file = write(tmp_path / "log.csv", [["p1", "1", "click", shown]], ["applicant", "job", "decision", "shown"])
+
+    assert shop.jobs.keys[load_interactions(file, shop).shown(0)].tolist() == ["1", "5"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "ids", "way_out"),
+    [
+        ("1, 5", "key", "Say `separator=','` if ',' separates the jobs that were shown."),
+        ("1|5", "key", "Say `separator='|'` if '|' separates the jobs that were shown."),
+        ("1,4", "row", "Say `separator=','` if ',' separates the jobs that were shown."),
+        ("1 - 5", "key", None),
+        ("1, gone", "key", None),
+        ("[1; 5]", "key", """Write jobs that were shown as "j1;j2" (`separator` may be another sign), or as a JSON"""),
+    ],
+)
+def test_shown_jobs_that_are_cut_wrongly_name_the_way_out(shop, tmp_path, shown, ids, way_out):
+    file = write(tmp_path / "log.csv", [["1", "1", "click", shown]], ["applicant", "job", "decision", "shown"])
+
+    with pytest.raises(LogError) as caught:
+        load_interactions(file, shop, ids=ids)
+    assert way_out in str(caught.value) if way_out else "separator=" not in str(caught.value)
+
+
+def test_shown_jobs_that_lost_their_zeros_are_told(tmp_path):
+    (tmp_path / "jobs.csv").write_text("key,hard\n001,law\n002,cooking\n")
+    (tmp_path / "people.csv").write_text("key,hard\np1,law\n")
+    market = load_market(tmp_path / "jobs.csv", applicants=tmp_path / "people.csv", encoder="hashing", cache_dir=False)
+    file = write(tmp_path / "log.csv", [["p1", "001", "1", "[1, 2]"]], ["applicant", "job", "reward", "shown"])
+
+    with pytest.raises(LogError, match="The market has '001', not '1': a spreadsheet may have dropped zeros"):
+        load_interactions(file, market)
 
 
 def test_a_job_called_none_may_be_all_that_was_shown(tmp_path):

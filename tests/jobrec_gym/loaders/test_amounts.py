@@ -8,6 +8,7 @@ from jobrec_gym.loaders.amounts import (
     Amount,
     RangeInDoubt,
     amount_in,
+    is_net,
     number_in_text,
     period_of,
     signs_of,
@@ -55,11 +56,29 @@ from jobrec_gym.loaders.amounts import (
         ("0-45k", Amount(0, 45_000)),
         ("15,50 €/Std.", Amount(15.5, 15.5, "EUR", "hour")),
         ("$15 an hour", Amount(15, 15, "$", "hour")),
+        ("45.000 gross p.a.", Amount(45_000, 45_000, "", "year")),
+        ("45.000 \u20ac (brutto)", Amount(45_000, 45_000, "EUR")),
+        ("45k\u20ac brut annuel", Amount(45_000, 45_000, "EUR", "year")),
+        ("45.000 \u20ac brutos al a\u00f1o", Amount(45_000, 45_000, "EUR", "year")),
+        ("45.000 \u20ac al an\u0303o", Amount(45_000, 45_000, "EUR", "year")),
+        ("2.000 \u20ac lordi al mese", Amount(2_000, 2_000, "EUR", "month")),
+        ("3.000 \u20ac p.m.", Amount(3_000, 3_000, "EUR", "month")),
+        ("35 000 \u00e0 40 000 \u20ac", Amount(35_000, 40_000, "EUR")),
+        ("de 35 000 a\u0300 40 000 \u20ac", Amount(35_000, 40_000, "EUR")),
+        ("30.000 a 40.000 \u20ac", Amount(30_000, 40_000, "EUR")),
+        ("between 30k and 40k", Amount(30_000, 40_000)),
+        ("$ 120.000+", Amount(120_000, 120_000, "$")),
+        ("120k + per year", Amount(120_000, 120_000, "", "year")),
         ("US$ 15", Amount(15, 15, "USD")),
     ],
 )
 def test_an_amount_is_read_with_its_currency_and_period(text, expected):
     assert amount_in(text, ",") == expected
+
+
+@pytest.mark.parametrize(("text", "says_so"), [("45k net", True), ("2.500 netto/Monat", True), ("45k .Network", False)])
+def test_net_pay_is_known_by_its_word(text, says_so):
+    assert is_net(text) is says_so
 
 
 def test_an_amount_is_read_by_the_given_decimal_sign():
@@ -106,6 +125,8 @@ def test_a_range_of_small_whole_numbers_says_what_it_is_in(text):
             "35 h/week",
             "45.000 € netto",
             "45 000 52 000",
+            "45-52k+",
+            "45k + bonus",
         ),
         *("52-45k", "45k-52", "52000-45000", "45 € - 52 $", "45000 EUR XYZ", "2026-11-30", "5 kroner", "ab45", "-5"),
         *("45,000,50", "1,50,000", "9" * 400, "\u0664\u0665"),

@@ -104,6 +104,15 @@ def test_one_empty_block_is_zero_and_the_row_still_has_unit_length():
     np.testing.assert_allclose(np.linalg.norm(market.applicants.vectors, axis=1), 1, atol=1e-6)
 
 
+def test_spellings_of_one_skill_count_once():
+    people = [Record("1", hard=["SQL", "sql", "R", " Sql ", "power  bi", "Power BI"]), Record("2", hard=["SQL", "R"])]
+    market = assemble_market("m", people, [Record("j", hard=["SQL"])], encoder="hashing", cache_dir=False)
+    assert market.applicant(0).hard_skills == ("R", "SQL", "power  bi")
+    people[0] = Record("1", hard=["SQL", "sql", "R"])
+    market = assemble_market("m", people, [Record("j", hard=["SQL"])], encoder="hashing", cache_dir=False)
+    np.testing.assert_array_equal(*market.applicants.vectors)
+
+
 def test_a_free_text_counts_as_one_skill():
     market = assemble(jobs=postings(hard="We look for a welder; tools are ours."))
     assert market.job(0).hard_skills == ("We look for a welder; tools are ours.",)

@@ -1,6 +1,7 @@
 """Cells of the kinds that people's files have, and what they mean."""
 
 import math
+import unicodedata
 import warnings
 
 import numpy as np
@@ -41,6 +42,11 @@ def skills(cell, **rules):
         ("[ ]", []),
         ("{}", []),
         ('{SQL,"Power BI",NULL}', ["SQL", "Power BI"]),  # a database
+        ("[np.str_('SQL'), np.str_(\"it's\"), None]", ["SQL", "it's"]),  # numpy 2
+        ("[SQL, C++ (basic), NULL]", ["SQL", "C++ (basic)"]),  # DuckDB
+        (r"[SQL, 'a, b', 'it\'s']", ["SQL", "a, b", "it's"]),
+        ("(2024)", ["(2024)"]),
+        ("{1, 2}", ["1", "2"]),
         ("{a}", ["a"]),
         ("(advanced) SQL", ["(advanced) SQL"]),
         ("(a, b)", ["(a, b)"]),
@@ -50,6 +56,12 @@ def skills(cell, **rules):
 )
 def test_a_list_of_skills_is_read_in_whatever_form(cell, expected):
     assert skills(cell) == expected
+
+
+@pytest.mark.parametrize("cell", ["[SQL; R]", "['SQL' R]", '["SQL", R]', "[SQL, {R}]", "[1 2 ... 9]", "[SQL, R"])
+def test_a_list_that_is_cut_or_mixed_is_refused(cell):
+    with pytest.raises(MarketError, match="begins like a JSON array but is not one"):
+        skills(cell)
 
 
 def test_a_list_as_python_writes_it_runs_nothing():
@@ -94,6 +106,36 @@ def test_texts_are_of_one_normal_form():
     cells = reader()
     assert cells.text(apart, "row 1", "title") == cells.key(apart, "row 1", "key") == composed
     assert cells.free_text([apart, "b"], "row 1", "hard") == f"{composed}\nb"
+
+
+@pytest.mark.parametrize("form", [normal_form, lambda text: unicodedata.normalize("NFD", text)])
+def test_words_that_are_told_are_compared_in_normal_form(form):
+    apart = unicodedata.normalize("NFD", "unbest\u00e4tigt")
+    cells = reader(null_values=[form("Unbest\u00e4tigt")], seniority_values={form("F\u00fchrung"): 5})
+    assert cells.text(apart, "row 1", "title") == "" and cells.is_nothing(normal_form(apart))
+    assert cells.seniority(unicodedata.normalize("NFD", "f\u00fchrung"), "row 1", "seniority") == 5
+    assert cells.flag(form("s\u00ed"), "row 1", "remote") is True
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("k&oslash;kken;b&aring;d", ["k\u00f8kken", "b\u00e5d"]),
+        ("&AElig;ble; &scaron;koda; &#246;l; 5 &euro;", ["\u00c6ble", "\u0161koda", "\u00f6l", "5 \u20ac"]),
+        ("R&D;AT&T;", ["R&D", "AT&T"]),
+        ("a &Foo;b", ["a &Foo", "b"]),
+    ],
+)
+def test_entities_of_html_are_read_in_their_own_case(cell, expected):
+    assert skills(cell) == expected
+
+
+@pytest.mark.parametrize("cell", ["2.500 \u20ac netto", "35k\u20ac net annuel", "netto 2.500"])
+def test_net_pay_is_refused_with_the_reason(cell):
+    with pytest.raises(
+        MarketError, match=r"row 1, column 'pay': .* is net pay, which cannot be compared with gross pay"
+    ):
+        reader("pay").number(cell, "row 1", "pay")
 
 
 def test_bullets_of_lines_are_left_out():

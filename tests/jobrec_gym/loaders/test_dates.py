@@ -301,6 +301,15 @@ def test_a_given_format_that_does_not_fit_is_not_proposed(load):
         load(jobs, date_format="%d.%m.%Y %H:%M")
 
 
+@pytest.mark.parametrize(("cell", "is_told"), [("15. M\u00e4rz 2026", True), ("31.13.2026 08:00 Uhr", False)])
+def test_names_of_months_that_cannot_be_read_are_told_to_be_those_of_the_locale(load, cell, is_told):
+    for date_format in (None, "%d. %B %Y"):
+        with pytest.raises(MarketError) as caught:
+            load(f"key,hard,until\nj1,SQL,{cell}\n", columns={"jobs": {"expires": "until"}}, date_format=date_format)
+        told = "Names of months are read in the language of the locale, which is English unless"
+        assert (told in str(caught.value)) is is_told
+
+
 def test_formats_of_dates_are_those_of_strptime():
     assert date_formats("%d. %B %Y") == ("%d. %B %Y",) and date_formats(None) == ()
     assert seconds_of("2. January 1970", formats=("%d. %B %Y",), through=True) == 2 * 86_400
@@ -321,6 +330,13 @@ def test_formats_of_dates_are_those_of_strptime():
         (["01-02-26"], ["%d-%m-%y", "%m-%d-%y", "%y-%m-%d"]),
         (["26/11/30"], ["%d/%m/%y", "%y/%m/%d"]),
         (["26.11.30"], ["%d.%m.%y"]),
+        (["15 Mar 2026", "3 Sep 2026"], ["%d %b %Y"]),
+        (["30-NOV-26", "1-Dec-26"], ["%d-%b-%y"]),
+        (["March 15, 2026", "May 3, 2026"], ["%B %d, %Y"]),
+        (["15 May 2026"], ["%d %b %Y"]),
+        (["3. May 2026 08:00", "15. June 2026", "2026-06-01"], [["%d. %B %Y", "%d. %B %Y %H:%M", "ISO8601"]]),
+        (["15. M\u00e4rz 2026"], []),
+        (["15 Mar 2026", "15.03.2026"], []),
         (["2026-12-31", "20261231", "soon", None, 5], []),
         (["31.13.2026"], []),
         (["31.12.2026 23:00", "31.12.2026 24:00"], []),

@@ -149,6 +149,25 @@ def test_a_window_for_times_that_are_hardly_seconds_is_told(joined, unit, is_tol
     assert "hardly seconds" not in joined.line
 
 
+def test_days_of_digits_are_no_seconds(joined):
+    rows = ["20260101 p0 j0 impression", "20261231 p0 j0 apply"]
+    way_out = "say `date_format='%Y%m%d'`"
+    with pytest.raises(LogError, match=f"times such as 20260101 seem to be days: {way_out}"):
+        joined(*rows, events={"window": 7 * 86_400})
+    assert answers(joined(*rows)) == ["p0 j0 apply"]
+    assert f"Times such as 20260101 are read as mere numbers: {way_out} if they are days." in joined.line
+    assert answers(joined(*rows, events={"window": 7 * 86_400}, date_format="%Y%m%d")) == ["p0 j0 ignore"]
+    for other in ("20261301", "20260100", "20260101.5", "5"):
+        joined(f"{other} p0 j1 impression", *rows, events={"window": 7 * 86_400})
+        assert "mere numbers" not in joined.line
+
+
+def test_yes_may_be_an_event(joined):
+    log = joined("1 p0 j0 false", "2 p0 j0 TRUE", decisions={False: "impression", True: "apply"})
+
+    assert answers(log) == ["p0 j0 apply"]
+
+
 def test_own_words_and_own_rewards(joined):
     words = {"seen": "impression", "opened": "click", "sent": "apply", "no": "ignore", "search": None}
     rows = [

@@ -240,6 +240,78 @@ def test_families_that_do_not_fit_their_occupations_are_let_go(tmp_path):
     assert '"job_family"' not in call
 
 
+@pytest.mark.parametrize("name", ["split", "Split", "SPLIT "])
+def test_one_file_may_say_the_split_of_its_rows(tmp_path, name):
+    rows = ["1,SQL,cook,train", "2,R,cook,test", "3,Go,cook,train"]
+    text, call = told(write(tmp_path / "jobs.csv", f"id,skills,occupation,{name}", *rows))
+    assert "3 jobs (2 train, 1 test)" in text
+    assert run(call).jobs.held_out.tolist() == [False, True, False], "the call has `n_applicants`"
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        ("id,skills,Seniority", "1,SQL,Profi", r"column 'Seniority': .*got 'Profi'.*`seniority_values={'Profi': 3}`"),
+        ("id,skills,seniority", "1,SQL,Profi", r"column 'seniority': .*got 'Profi'.*`seniority_values={'Profi': 3}`"),
+        ("id,skills,Split", "1,SQL,A", r"column 'Split': must be 'train' or 'test', got 'A'.*needs another name"),
+        ("Key,skills", "1,SQL", "key '1' of jobs appears twice: in .*, row 1 and in .*, row 2"),
+    ],
+)
+def test_a_column_that_cannot_be_let_go_is_told_with_what_is_wrong_in_it(tmp_path, header, row, message):
+    """The loader reads a column with the name of a field, or refuses one with nearly this name."""
+    file = write(tmp_path / "jobs.csv", header, row, row)
+    with pytest.raises(MarketError, match=message):
+        look(file)
+
+
+def test_a_column_soft_that_is_empty_stays_beside_the_description(tmp_path):
+    rows = [f"{row},,,We bake bread of rye" for row in range(3)]
+    text, call = told(write(tmp_path / "jobs.csv", "id,skills,Soft,summary", *rows))
+    assert "the free text 'summary' is taken" in text and '"soft": "Soft"' in call
+
+
+def test_a_data_frame_is_no_file():
+    with pytest.raises(MarketError, match=r"must be given by its path, got \[\]"):
+        look([])
+
+
+@pytest.fixture
+def both(tmp_path):
+    """A file of JSON with a list of jobs and a list of people."""
+    jobs = [{"id": "j1", "job_title": "Cook", "skills": ["grilling"]}]
+    people = [{"id": "p1", "skills": ["grilling", "baking"], "level": "guru"}]
+    (tmp_path / "both.json").write_text(json.dumps({"jobs": jobs, "applicants": people}))
+    return tmp_path / "both.json"
+
+
+def test_both_lists_of_a_file_are_told(both, jobs):
+    text, call = told(both)
+    assert "json, 1 jobs, 3 columns" in text and "json, 1 applicants, 3 columns" in text
+    assert "applicants=" not in call
+    assert run(call).applicant("p1").hard_skills == run(told(jobs, both)[1]).applicant("p1").hard_skills
+    assert '"jobs": {"hard": "job_title", "key": "id"}' in look(both, columns={"jobs": {"hard": "job_title"}})
+
+
+def test_a_column_that_says_job_or_applicant_is_the_role(tmp_path):
+    rows = ["job,1,Cook,grilling,2,30000,", "job,2,Baker,baking,3,40000,"]
+    rows += ["applicant,p,,baking,guru,,35000", "applicant,q,,grilling,2,,"]
+    header = "role,id,Title,skills,Level,Salary,Wanted Salary"
+    text, call = told(write(tmp_path / "all.csv", header, *rows))
+
+    assert "csv, 2 jobs, 7 columns" in text and "csv, 2 applicants, 7 columns" in text
+    assert re.search(r"role +role_column +job", text) and re.search(r"role +role_column +applicant", text)
+    assert text.count("! 'Level' is not taken as seniority:") == 1, "that of the people, who have another word"
+    market = run(call)
+    assert (market.jobs.keys.tolist(), market.applicants.keys.tolist()) == (["1", "2"], ["p", "q"])
+    assert [market.job("2").seniority, market.job("2").title, market.job("2").context] == [3, "Baker", {"salary": 4e4}]
+    assert (market.applicant("p").seniority, market.applicant("p").context) == (0, {"salary": 35_000})
+
+
+def test_a_role_is_a_title_if_not_all_rows_have_one_of_the_two_words(tmp_path):
+    text, call = told(write(tmp_path / "jobs.csv", "role,skills", "job,SQL", "applicant,R", "cook,baking"))
+    assert "3 rows" in text and '"title": "role"' in call and "role_column" not in call
+
+
 def test_a_table_without_anything_like_skills_says_how_to_name_them(tmp_path):
     with pytest.raises(
         MarketError, match=r"no column looks like skills .* It has 'a', 'b'\. Say which column it is: `load_m"

@@ -199,6 +199,74 @@ def test_a_data_frame_comes_as_its_rows(market):
     assert market.with_applicants(frame.to_dict("records")).applicants.keys.tolist() == ["p8", "p9"]
 
 
+def test_a_date_that_a_data_frame_lacks_is_unknown(files):
+    pandas = pytest.importorskip("pandas", reason="needs the extra 'experiments'")
+    write_csv(files / "jobs.csv", [{"key": "j", "hard": "SQL", "start": "2026-01-02"}])
+    write_csv(files / "others.csv", [{"key": "x", "hard": "SQL", "start": ""}])
+    market = load_market(
+        files / "jobs.csv", applicants=files / "others.csv", encoder="hashing", context={"start": "category"}
+    )
+    frame = pandas.DataFrame({"hard": ["SQL", "R"], "start": pandas.to_datetime(["2026-01-02", None])})
+    rows = [*frame.to_dict("records"), {"hard": "R", "start": pandas.NA}, {"hard": "R", "start": np.datetime64("NaT")}]
+    new = market.with_applicants(rows)
+    assert [set(new.applicant(row).context) for row in range(4)] == [{"start"}, set(), set(), set()]
+
+
+ROLES = [
+    {"Family": "job", "id": "j1", "hard": "SQL"},
+    {"Family": "job", "id": "j2", "hard": "R"},
+    {"Family": "applicant", "id": "p1", "hard": "SQL"},
+    {"Family": "applicant", "id": "p2", "hard": "R"},
+]
+BY_ROLE = {"role_column": "Family", "columns": {"key": "id"}, "encoder": "hashing"}
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_the_jobs_of_a_file_of_both_sides_are_not_read_as_people(files, is_saved):
+    market = load_market(write_csv(files / "all.csv", ROLES), **BY_ROLE)
+    if is_saved:
+        market = market.save(files / "saved")
+    assert market.with_applicants(files / "all.csv").applicants.keys.tolist() == ["p1", "p2"]
+    assert market.with_applicants(ROLES[1:3]).applicants.keys.tolist() == ["p1"]
+    assert market.with_applicants([{"id": "n", "hard": "R"}]).applicants.keys.tolist() == ["n"], "people only"
+
+
+def test_roles_of_other_words_are_remembered(files):
+    words = {"jobs": "Stelle", "applicants": "Mensch"}
+    rows = [{**row, "Family": words["jobs" if row["Family"] == "job" else "applicants"]} for row in ROLES]
+    market = load_market(write_csv(files / "all.csv", rows), role_values=words, **BY_ROLE).save(files / "saved")
+    assert market.with_applicants(files / "all.csv").applicants.keys.tolist() == ["p1", "p2"]
+
+
+@pytest.mark.parametrize(
+    ("role", "message"),
+    [
+        ("job", "`rows` has no applicants: no row has 'applicant' in column 'Family'"),
+        ("nurse", "must be 'job' or 'applicant', got 'nurse'"),
+    ],
+)
+def test_new_people_who_seem_to_be_none_are_told_of_the_column(files, role, message):
+    market = load_market(write_csv(files / "all.csv", ROLES), **BY_ROLE)
+    with pytest.raises(MarketError, match=rf"{message}.*loaded with `role_column='Family'`.*leave the column out or"):
+        market.with_applicants([{"Family": role, "id": "n", "hard": "R"}])
+
+
+def test_a_role_column_that_no_market_writes_is_not_obeyed(files):
+    market = load_market(write_csv(files / "all.csv", ROLES), **BY_ROLE).save(files / "saved")
+    header = json.loads((market.folder / "market.json").read_text())
+    header["read_with"]["role_column"] = ["Family"]
+    del header["sha256"]
+    (market.folder / "market.json").write_text(json.dumps(header))
+    assert load_market(market.folder).with_applicants([{"id": "n", "hard": "R"}]).applicants.keys.tolist() == ["n"]
+
+
+def test_of_a_file_that_lists_jobs_and_people_the_people_are_read(files):
+    sides = {"jobs": [{"key": "j", "hard": ["SQL"]}], "applicants": [{"key": "p", "hard": ["SQL"]}]}
+    (files / "both.json").write_text(json.dumps(sides))
+    market = load_market(files / "both.json", encoder="hashing")
+    assert market.with_applicants(files / "both.json").applicants.keys.tolist() == ["p"]
+
+
 def test_jobs_in_lists_take_new_people_in_free_text(files):
     write_csv(files / "told.csv", [{"key": "x", "hard": "I keep things clean and bake."}])
     texts = {"applicants": ["hard"]}

@@ -233,7 +233,7 @@ def test_a_log_takes_lists_as_python_writes_them_and_json_arrays(load, tmp_path)
     rows = [{"applicant": "p1", "job": "a", "decision": "apply", "shown": "['a', 'b']"}]
     (tmp_path / "log.json").write_text(json.dumps(rows, indent=1))
     assert load_interactions(tmp_path / "log.json", market).shown(0).tolist() == [0, 1]
-    rows[0]["shown"] = "['a', b]"
+    rows[0]["shown"] = "['a' b]"
     (tmp_path / "log.json").write_text(json.dumps(rows))
     with pytest.raises(LogError, match="list of shown jobs that cannot be read"):
         load_interactions(tmp_path / "log.json", market)

@@ -83,6 +83,11 @@ def test_rows_that_are_all_left_out_and_lost_zeros_are_told(tmp_path, caplog):
     assert "They were left out, and no row remains." in caplog.text
 
 
+def test_what_is_no_file_is_named():
+    with pytest.raises(LogError, match=r"`source` must be a file, got \[\('p1', 'j1'\)\]"):
+        read_pairs([("p1", "j1")], PEOPLE, JOBS)
+
+
 def test_a_misspelt_argument_is_named(read):
     with pytest.raises(TypeError, match=r"read_pairs\(\) has no argument 'on_unknwn': did you mean 'on_unknown'"):
         read("applicant,job\n", on_unknwn="skip")

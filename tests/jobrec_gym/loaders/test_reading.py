@@ -252,6 +252,36 @@ def test_the_csv_limit_of_the_process_is_put_back_between_blocks(tmp_path):
         assert block.n_rows
 
 
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('key,hard\n1, "SQL; R"\n2,R\n', [("1", "SQL; R"), ("2", "R")]),
+        ('"key", "hard"\n"1", "SQL, ""R"""\n"2",  "R"\n', [("1", 'SQL, "R"'), ("2", "R")]),
+        ('key,hard\n1, "SQL\nR"\n2, R\n', [("1", "SQL\nR"), ("2", "R")]),
+        ('key;hard\n1; "SQL, R"\n2; R\n', [("1", "SQL, R"), ("2", "R")]),
+        # These are no cells in quotation marks.
+        ('key,hard\n1, "Big" Data\n2,R\n', [("1", ' "Big" Data'), ("2", "R")]),
+        ('key,hard\n1," ""SQL"" "\n2, R\n', [("1", ' "SQL" '), ("2", " R")]),
+    ],
+)
+@pytest.mark.parametrize("with_pyarrow", [False, True])
+def test_a_blank_may_stand_before_a_quotation_mark(tmp_path, text, rows, with_pyarrow):
+    if with_pyarrow:
+        pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    file = tmp_path / "jobs.csv"
+    file.write_text(text)
+    found = reading.Rows(["key", "hard"], list(csv_blocks(file, Reading(), with_pyarrow)))
+    assert [tuple(row.values()) for _, row in found] == rows
+    assert read_table(file).header == ["key", "hard"]
+
+
+def test_a_quotation_that_is_no_cell_says_how_cells_are_quoted(rows_of):
+    with pytest.raises(
+        MarketError, match=r"line 3: .* If a quotation mark begins a cell, another one must end the cell"
+    ):
+        rows_of('key,hard\n1, "SQL"\n2, "Big" Data\n')
+
+
 # ---- two readers of CSV, equal results
 
 PARTS = st.sampled_from(['"', '""', ",", ";", "\n", "\r\n", "\r", "a", "b c", "é", " ", "1", "\0", "\u2028", "\t"])

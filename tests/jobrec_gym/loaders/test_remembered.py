@@ -224,3 +224,19 @@ def test_the_units_of_pay_are_remembered(files):
     assert saved.with_applicants([wish]).applicant("n").context == {"lohn": 3000.0}
     with pytest.raises(MarketError, match="numbers for one year in `rows` with numbers in EUR for one month in market"):
         saved.with_applicants([NEW])
+
+
+MONTHLY = ("2.500 €/Monat", "5.000 €/Monat", "2.400 €/Monat")
+
+
+@pytest.mark.parametrize("jobs", [MONTHLY[:2], ("", MONTHLY[1]), ("", "")])
+@pytest.mark.parametrize("wish", [MONTHLY[2], ""])
+def test_pay_that_nobody_states_has_no_unit(files, jobs, wish):
+    """Neither an empty column nor a market whose jobs say no pay is compared with pay for a year."""
+    (files / "jobs.csv").write_text(JOBS.replace("2.500", jobs[0]).replace("5.000", jobs[1]))
+    (files / "people.csv").write_text(PEOPLE.replace('"2.400,5"', wish))
+    market = load_csv(files / "jobs.csv", applicants=files / "people.csv", cache_dir=False, **OPTIONS)
+    for known in (market, market.save(files / "saved")):
+        for pay in ("", None, float("nan"), "keine Angabe"):
+            assert known.with_applicants([{**NEW, "Lohnwunsch": pay}]).applicant("n").context == {}
+        assert known.with_applicants([{**NEW, "Lohnwunsch": MONTHLY[2]}]).applicant("n").context == {"lohn": 2400.0}
