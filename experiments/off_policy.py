@@ -16,7 +16,7 @@ from experiments.runs.tables import Table, format_table
 
 if TYPE_CHECKING:
     from jobrec_gym import Interactions
-    from jobrec_gym.off_policy import Estimate, Method
+    from jobrec_gym.off_policy import Doubt, Estimate, Method
 
 __all__ = ["estimates_table"]
 
@@ -48,7 +48,8 @@ def main(cfg: DictConfig) -> None:
             log = log_on(setup.market, options).split(cfg.split) if known is None else known
             methods = options["methods"]
             of_all = {"form": ObservationForm.of(setup.env), "seed": cfg.seed, **how}
-            found.append((str(run.folder), estimate_all(agent, log, methods, epsilon=cfg.epsilon, **of_all)))
+            of_agent = {"baseline": "uniform", "epsilon": cfg.epsilon, **of_all}
+            found.append((str(run.folder), estimate_all(agent, log, methods, **of_agent)))
             # The log's rows and the value of a uniform choice depend on the market, and runs may have several markets.
             if known is None and (market := setup.market.fingerprint()) not in of_markets:
                 of_markets[market] = str(run.folder), log, estimate_all(None, log, methods, **of_all)
@@ -63,13 +64,15 @@ def main(cfg: DictConfig) -> None:
     header, rows = estimates_table(found, cfg.level)
     print(format_table(header, rows, left=2))
     print("\n" + "\n".join(said))
+    for doubt, which in _doubts(found).items():
+        print(f"{', '.join(which)}: not reliable, {doubt}")
     for name, methods_found in found:
         one = next(iter(methods_found.values()))
         if one.never_recommended:
             favours = ", ".join(f"{job.key} ({job.share:.1%})" for job in one.never_recommended)
             print(
-                f"{name}: {one.never_recommended_share:.1%} of its recommendations are of jobs that the log "
-                f"recommended to nobody: {favours}"
+                f"{name}: {one.never_recommended_share:.1%} of its recommendations are of jobs of which the log has no "
+                f"answered recommendation: {favours}"
             )
     path = Path(cfg.folder) / "off_policy.json"
     content = {"options": options, "commit": commit_of_checkout()}
@@ -79,28 +82,42 @@ def main(cfg: DictConfig) -> None:
 
 def estimates_table(found: Sequence[tuple[str, dict[Method, Estimate]]], level: float) -> Table:
     """A table with a row for each pair of a named policy and a method."""
-    header = ["policy", "method", "value", f"{level:.0%} interval", "effective size", "reliable", "largest weight"]
+    header = ["policy", "method", "value", f"{level:.0%} interval", "less uniform", "effective size"]
+    header += ["effective people", "mean weight", "largest weight", "reliable"]
     rows = []
     for policy, methods in found:
         for method, one in methods.items():
+            weighted = [
+                f"{one.effective_sample_size:,.0f}",
+                f"{one.effective_people:,.1f} of {one.n_people:,}",
+                f"{one.mean_weight:.2f}",
+                f"{one.largest_weight:.1f}",
+            ]
             rows.append(
                 [
                     policy,
                     method,
                     f"{one.value:.4f}",
                     f"[{one.low:.4f}, {one.high:.4f}]",
-                    f"{one.effective_sample_size:,.0f}",
-                    _reliable(one),
-                    f"{one.largest_weight:.1f}",
+                    "-" if one.difference is None else str(one.difference),
+                    *(["-"] * len(weighted) if method == "dm" else weighted),  # it uses no weights
+                    "yes" if one.reliable else f"no: {'; '.join(doubt.what for doubt in one.doubts)}",
                 ]
             )
     return header, rows
 
 
-def _reliable(one: Estimate) -> str:
-    if one.never_agreed:
-        return "no: never agrees with the log"
-    return "yes" if one.reliable else "no"
+def _doubts(found: Sequence[tuple[str, dict[Method, Estimate]]]) -> dict[Doubt, list[str]]:
+    """The rows of the table to which each doubt applies, ``policy (methods)``."""
+    rows: dict[Doubt, list[str]] = {}
+    for policy, methods in found:
+        of_policy: dict[Doubt, list[str]] = {}
+        for method, one in methods.items():
+            for doubt in one.doubts:
+                of_policy.setdefault(doubt, []).append(method)
+        for doubt, named in of_policy.items():
+            rows.setdefault(doubt, []).append(f"{policy} ({', '.join(named)})")
+    return rows
 
 
 if __name__ == "__main__":

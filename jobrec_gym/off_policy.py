@@ -9,6 +9,7 @@ policy evaluation and learning", ICML 2011; self-normalised weights are those of
 from __future__ import annotations
 
 import dataclasses
+import math
 import numbers
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,12 +23,15 @@ from jobrec_gym.counter_rng import hash64
 from jobrec_gym.interactions import Interactions, LogError, ObservationForm, check_catalogue
 from jobrec_gym.market import BLOCKS, LabourMarket, gathered, row_products
 from jobrec_gym.pair_features import PAIR_FEATURES, PairValues
-from jobrec_gym.prediction_powered import powered_mean
+from jobrec_gym.prediction_powered import powered_mean, t_quantile
 
 __all__ = [
     "METHODS",
     "RELIABLE_FROM",
+    "RELIABLE_PEOPLE",
     "Agent",
+    "Difference",
+    "Doubt",
     "Estimate",
     "Judge",
     "Method",
@@ -45,6 +49,7 @@ __all__ = [
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Method = Literal["ips", "snips", "dm", "dr"]
+_Bounds = tuple[float, float, float]  # a value and the ends of its interval
 RewardModel = Callable[[Ids, Ids], NDArray[np.floating]]
 PolicyFunction = Callable[[dict[str, NDArray[Any]]], ArrayLike]
 Judge = RewardModel | NDArray[np.floating]
@@ -56,11 +61,17 @@ METHODS: tuple[Method, ...] = get_args(Method)
 RELIABLE_FROM = 200
 """An estimate is called reliable from this effective sample size on."""
 
+RELIABLE_PEOPLE = 30
+"""An estimate is called reliable from this effective number of people on."""
+
 _FOLD = 1
 _RESAMPLED = 1 << 22  # people drawn at once in a bootstrap
 _PAIRS = 1 << 14  # pairs whose vectors are looked up at once
 _NAMED = 10
 _ROUNDING = 1e-5  # relative size of rounding errors
+_MEAN_WEIGHT_LEVEL = 0.999
+_ROUNDED = 0.02  # how far propensities with few digits may move the mean weight from 1
+_MOST_DEGREES = 1_000  # with more degrees of freedom, Student's t hardly changes and its quantile takes long
 
 
 @runtime_checkable
@@ -77,7 +88,9 @@ Policy = Agent | PolicyFunction | None
 
 @dataclass(frozen=True, slots=True)
 class NeverRecommended:
-    """A job that the policy recommends but the log never did, so nothing is known about its reward.
+    """A job that the policy recommends but of which the log has no answered recommendation.
+
+    So no answer says anything about its reward.
 
     Attributes:
         job_id: The job's row.
@@ -90,6 +103,43 @@ class NeverRecommended:
     key: str
     title: str
     share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A reason why an estimate is not reliable.
+
+    Attributes:
+        what: The reason in a few words.
+        advice: What it means, or where it comes from, and the way out.
+    """
+
+    what: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.advice})"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The value of a policy less that of a baseline on the same log.
+
+    Attributes:
+        value: The difference.
+        low: Lower end of its interval. Both policies are valued in the same resamples of people, so the interval is
+            that of the paired difference.
+        high: Upper end of the interval.
+        reliable: Whether both estimates are reliable.
+    """
+
+    value: float
+    low: float
+    high: float
+    reliable: bool
+
+    def __str__(self) -> str:
+        return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +156,23 @@ class Estimate:
         n_people: Number of people in the estimate.
         effective_sample_size: The number of equally weighted recommendations that would be worth as much as the
             weighted ones (Kish, 1965); NaN if the log has no propensities.
-        reliable: Whether the effective sample size is 200 or more; with less the interval may be too narrow. False
-            without propensities, because the size is then unknown.
+        reliable: Whether nothing is known that speaks against the estimate. ``doubts`` are then empty. The interval may
+            be too narrow if the effective sample size is below 200 or the effective number of people is below 30. The
+            value may be wrong too if the mean weight is not 1. An estimate by ``dm`` is never called reliable, because
+            it relies on its model alone.
         largest_weight: Largest weight of a recommendation, before clipping; NaN without propensities.
         clipped: Share of the recommendations whose weight was clipped.
-        never_recommended_share: Share of the policy's recommendations whose jobs the log never recommended.
-        never_recommended: The ten jobs that the policy recommends most among those that the log never recommended.
+        never_recommended_share: Share of the policy's recommendations whose jobs have no answered recommendation in the
+            log.
+        never_recommended: The ten jobs that the policy recommends most among those without an answered recommendation.
         judge_weight: Weight of the judge, 0 to (n - 1) / (n + 5) for n people with an answer; NaN without a judge.
+        effective_people: The number of people with equal sums of weights that would be worth as much as the people of
+            the log, whose sums differ; NaN without propensities.
+        mean_weight: Mean weight of all recommendations of the log, answered or not, before clipping; NaN without
+            propensities. Its expectation is 1. It is another number if the log's policy never chooses some jobs that
+            the policy chooses, or if the propensities are not those of a choice among the shown jobs.
+        doubts: Why the estimate is not reliable.
+        difference: The value less that of the argument ``baseline``; ``None`` without it.
     """
 
     method: Method
@@ -128,6 +188,10 @@ class Estimate:
     never_recommended_share: float
     never_recommended: tuple[NeverRecommended, ...]
     judge_weight: float = float("nan")
+    effective_people: float = float("nan")
+    mean_weight: float = float("nan")
+    doubts: tuple[Doubt, ...] = ()
+    difference: Difference | None = None
 
     @property
     def never_agreed(self) -> bool:
@@ -135,10 +199,14 @@ class Estimate:
         return self.effective_sample_size == 0
 
     def __str__(self) -> str:
-        size = f"effective sample size {self.effective_sample_size:,.0f} of {self.n:,}"
-        note = "" if self.reliable else ", not reliable"
-        note += ": the policy never agrees with the log" if self.never_agreed else ""
-        return f"{self.method}: {self.value:.4f} [{self.low:.4f}, {self.high:.4f}] ({size}{note})"
+        if self.method == "dm":
+            size = f"{self.n:,} answers of {self.n_people:,} people"
+        else:
+            size = f"effective sample size {self.effective_sample_size:,.0f} of {self.n:,}"
+            size += f", effective people {self.effective_people:,.1f} of {self.n_people:,}"
+        less = "" if self.difference is None else f", less the baseline {self.difference}"
+        note = f"; not reliable: {'; '.join(map(str, self.doubts))}" if self.doubts else ""
+        return f"{self.method}: {self.value:.4f} [{self.low:.4f}, {self.high:.4f}]{less} ({size}){note}"
 
 
 def estimate(
@@ -160,6 +228,7 @@ def estimate_all(
     interactions: Interactions,
     methods: Sequence[Method] = METHODS,
     *,
+    baseline: Policy | NDArray[np.floating] | Literal["uniform"] = None,
     epsilon: float = 0.0,
     form: ObservationForm | None = None,
     clip: float | None = None,
@@ -186,11 +255,14 @@ def estimate_all(
             for a uniform choice.
         interactions: The log. It must say what was shown and, for all methods but ``"dm"``, the propensities.
         methods: Which of :data:`METHODS`.
-        epsilon: Share of an agent's choices that are uniform.
-        form: The form of the policy's observations; by default the form that the agent says it reads.
+        baseline: Another policy, or ``"uniform"`` for a uniform choice. Each estimate then has the ``difference`` of
+            the two values. Its interval is narrower than the two intervals suggest, because both policies meet the same
+            people. ``None`` compares with nothing.
+        epsilon: Share of an agent's choices that are uniform, also of those of an agent as ``baseline``.
+        form: The form of the policies' observations; by default the form that each agent says it reads.
         clip: Largest weight; ``None`` clips no weight. Clipping narrows the interval. It biases the value of ``ips``
             towards 0, the value of ``snips`` towards the log's own value, and the value of ``dr`` towards that of
-            ``dm``.
+            ``dm``. It is refused beside a judge.
         reward_model: A function of applicant ids (n, 1) and job ids (n, k) that gives expected rewards (n, k). It
             replaces the default model, a ridge regression.
         reward_features: A function of the same ids that gives the inputs (n, k, p) of the ridge regression;
@@ -199,6 +271,7 @@ def estimate_all(
             answer. The estimate is then prediction-powered. The method must be ``dr``. The judge takes the place of the
             reward model, and its weight depends on how well it predicts the answers. The interval is Student's t over
             people, see :func:`~jobrec_gym.prediction_powered.powered_mean`. A judge that knows nothing changes little.
+            Its weight and this interval are also those of the difference from a baseline.
         n_folds: Number of folds of people. A person's rewards are predicted by a model that was fitted to the other
             folds.
         level: Confidence level of the interval.
@@ -213,14 +286,16 @@ def estimate_all(
             other than ``"dm"`` is asked for. If its applicants change, because a one-step value says nothing about a
             career.
         ValueError: For an argument that is not allowed, for probabilities that do not sum to 1, for an agent whose ids
-            name other jobs than those of the log's market, and for a judge with another method than ``dr`` or with
-            answers of fewer than three people.
+            name other jobs than those of the log's market, and for a judge with another method than ``dr``, with
+            ``clip``, or with answers of fewer than three people.
     """
     require_options(
         methods, epsilon=epsilon, clip=clip, n_folds=n_folds, level=level, n_resamples=n_resamples, seed=seed
     )
+    if isinstance(baseline, str) and baseline != "uniform":
+        raise ValueError(f'`baseline` must be a policy, "uniform" for a uniform choice, or None, got {baseline!r:.80}.')
     if judge is not None:
-        _check_judge(methods, reward_model, reward_features)
+        _check_judge(methods, clip, reward_model, reward_features)
         reward_model = _as_model(judge, interactions.market)
     if interactions.moving:
         raise LogError(
@@ -235,70 +310,76 @@ def estimate_all(
             "policy chose it, and the log has none: without them it is unknown what other jobs would have earned. Log "
             'them, or use method="dm" (`methods=["dm"]` in `estimate_all`), which relies on its model alone.'
         )
-    chances = _chances(policy, interactions, epsilon, form)  # checks that the log says what was shown
+    chances = _chances(policy, interactions, epsilon, form, "policy")  # checks that the log says what was shown
     answered = np.flatnonzero(interactions.answered)
     if not len(answered):
         raise LogError(f"none of the {len(interactions):,} rows of the log has an answer: nothing can be estimated.")
     people, person = np.unique(interactions.applicant_ids[answered], return_inverse=True)
     if len(people) < 2:
         raise LogError("the log has only one person: an interval resamples people, and needs two or more.")
-    reward = interactions.reward[answered]
-    weights, largest, clipped, size = None, float("nan"), 0.0, float("nan")
-    if interactions.propensity is not None:
-        raw = chances.of_chosen[answered] / interactions.propensity[answered]
-        weights = raw if clip is None else np.minimum(raw, clip)
-        largest, clipped = float(raw.max()), float((raw > weights).mean())
-        squares = float(weights @ weights)
-        size = float(weights.sum()) ** 2 / squares if squares else 0.0
+    of_pairs = None
     if set(methods) & {"dm", "dr"}:
         named = "reward_model" if judge is None else "judge"
-        of_all, fitted = _modelled(interactions, chances, reward_model, reward_features, n_folds, seed, named)
-        expected, fitted = of_all[answered], fitted[answered]
+        of_pairs = _modelled(interactions, reward_model, reward_features, n_folds, seed, named)
+    own = _Valued.of(chances, interactions, of_pairs, clip)
+    other = None
+    if baseline is not None:
+        other_policy = None if isinstance(baseline, str) else baseline
+        share = epsilon if isinstance(other_policy, Agent) else 0.0
+        other = _Valued.of(_chances(other_policy, interactions, share, form, "baseline"), interactions, of_pairs, clip)
     never = _never_recommended(interactions, chances)
-    result: dict[Method, Estimate] = {}
+
+    def told(method: Method, bounds: _Bounds, less: _Bounds | None, judge_weight: float = math.nan) -> Estimate:
+        """The estimate with all that is told about it; ``less`` is the difference from the baseline."""
+        doubts = own.doubts(method)
+        difference = None
+        if less is not None and other is not None:
+            difference = Difference(*less, reliable=not doubts and not other.doubts(method))
+        return Estimate(
+            method,
+            *bounds,
+            len(answered),
+            len(people),
+            own.size,
+            not doubts,
+            own.largest,
+            own.clipped,
+            *never,
+            judge_weight=judge_weight,
+            effective_people=own.people,
+            mean_weight=own.mean_weight,
+            doubts=doubts,
+            difference=difference,
+        )
+
     if judge is not None:
-        assert weights is not None  # `dr` is refused without propensities
         rows = interactions.applicant_ids
-        powered = powered_mean(weights * reward, weights * fitted, rows[answered], of_all, rows, level, seed)
-        if len(reward) == len(interactions) and np.array_equal(weights * fitted, of_all):
+
+        def powered(weights: Floats, expected: Floats) -> tuple[_Bounds, float]:
+            answers, judged = weights * own.reward, weights * own.fitted
+            found = powered_mean(answers, judged, rows[answered], expected, rows, level, seed)
+            return (found.value, found.low, found.high), found.weight
+
+        if len(answered) == len(interactions) and np.array_equal(own.weights * own.fitted, own.expected):
             warnings.warn(
                 "`judge` changes nothing here, because every recommendation that it judged was answered: keep "
                 "recommendations without an answer in the log, with NaN as their reward.",
                 stacklevel=3,
             )
-        value, low, high, weight = powered
-        reliable = size >= RELIABLE_FROM
-        sizes = len(reward), len(people)
-        found = Estimate("dr", value, low, high, *sizes, size, reliable, largest, clipped, *never, judge_weight=weight)
-        return {"dr": found}
+        bounds, weight = powered(own.weights, own.expected)
+        less = None
+        if other is not None:
+            less, _ = powered(own.weights - other.weights, own.expected - other.expected)
+        return {"dr": told("dr", bounds, less, weight)}
     resampled = _Resampled(person, len(people), n_resamples, seed)
+    result: dict[Method, Estimate] = {}
     for method in methods:
-        over = np.ones(len(reward))
-        if method == "dm":
-            terms = expected
-        else:
-            assert weights is not None  # refused above
-            terms = weights * reward
-            if method == "snips":
-                over = weights
-            elif method == "dr":
-                terms = expected + weights * (reward - fitted)
-        value, values = resampled.ratio(terms, over)
-        known = values[~np.isnan(values)]
-        low, high = np.quantile(known, ((1 - level) / 2, (1 + level) / 2)) if len(known) else (np.nan, np.nan)
-        result[method] = Estimate(
-            method,
-            value,
-            float(low),
-            float(high),
-            len(reward),
-            len(people),
-            size,
-            size >= RELIABLE_FROM,
-            largest,
-            clipped,
-            *never,
-        )
+        value, values = resampled.ratio(*own.terms(method))
+        less = None
+        if other is not None:
+            other_value, other_values = resampled.ratio(*other.terms(method))
+            less = _bounds(value - other_value, values - other_values, level)
+        result[method] = told(method, _bounds(value, values, level), less)
     return result
 
 
@@ -335,8 +416,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _check_judge(methods: Sequence[Method], *models: RewardModel | None) -> None:
-    """Refuses arguments that a judge replaces."""
+def _check_judge(methods: Sequence[Method], clip: float | None, *models: RewardModel | None) -> None:
+    """Refuses arguments that a judge replaces, or that would bias the estimate."""
     if tuple(methods) != ("dr",):
         raise ValueError(
             f'`judge` takes the place of the reward model of `method="dr"`, got {tuple(methods)}: estimate by "dr" '
@@ -346,6 +427,11 @@ def _check_judge(methods: Sequence[Method], *models: RewardModel | None) -> None
         raise ValueError(
             "`judge` takes the place of `reward_model` and `reward_features`, got one or both of these beside it: give "
             "the judge alone, which is not fitted to the answers, or leave the judge out."
+        )
+    if clip is not None:
+        raise ValueError(
+            f"`clip` must be None beside `judge`, got {clip!r:.80}: with clipped weights the answers no longer correct "
+            "the judge, and the value sinks towards 0. Leave out `clip`, or the judge."
         )
 
 
@@ -379,6 +465,11 @@ def action_probabilities(policy: Policy, observation: dict[str, NDArray[Any]], e
     """
     if not 0 <= epsilon <= 1:
         raise ValueError(f"`epsilon` must be in [0, 1], got {epsilon}.")
+    return _probabilities(policy, observation, epsilon, "policy")
+
+
+def _probabilities(policy: Policy, observation: dict[str, NDArray[Any]], epsilon: float, named: str) -> Floats:
+    """What :func:`action_probabilities` returns; error messages call the policy ``named``."""
     n, k = observation["candidates"].shape[:2]
     allowed = np.ones((n, k)) if "action_mask" not in observation else observation["action_mask"].astype(np.float64)
     uniform = allowed / allowed.sum(axis=1, keepdims=True)
@@ -387,18 +478,18 @@ def action_probabilities(policy: Policy, observation: dict[str, NDArray[Any]], e
     if isinstance(policy, Agent):
         values = np.asarray(policy.q_values(observation), np.float64)
         if values.shape != (n, k) and not (n == 1 and values.shape == (k,)):
-            raise ValueError(f"`policy` must give values {(n, k)}, a row for each decision, got {values.shape}.")
+            raise ValueError(f"`{named}` must give values {(n, k)}, a row for each decision, got {values.shape}.")
         values = values.reshape(n, k)
         if not np.isfinite(values[allowed > 0]).all():
-            raise ValueError("`policy` must give finite values, got some that are not: has its learning diverged?")
+            raise ValueError(f"`{named}` must give finite values, got some that are not: has its learning diverged?")
         greedy = np.zeros((n, k))
         greedy[np.arange(n), np.where(allowed > 0, values, -np.inf).argmax(axis=1)] = 1.0
         return (1 - epsilon) * greedy + epsilon * uniform
     if not callable(policy):
-        raise ValueError(f"`policy` must have `q_values`, be a function of observations, or None, got {policy!r}.")
+        raise ValueError(f"`{named}` must have `q_values`, be a function of observations, or None, got {policy!r}.")
     if epsilon:
         raise ValueError("`epsilon` is only for agents with `q_values`; a function returns the probabilities itself.")
-    return _checked(np.asarray(policy(observation), np.float64), (n, k))
+    return _checked(np.asarray(policy(observation), np.float64), (n, k), named)
 
 
 def pair_numbers(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float32]:
@@ -461,16 +552,16 @@ class RidgeRewards:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Chances:
-    """The policy's probabilities on a log: of all shown jobs, end to end (total,), and of the recommended ones (n,)."""
+    """A policy's probabilities on a log: of all shown jobs, end to end (total,), and of the recommended ones (n,)."""
 
     flat: Floats
     of_chosen: Floats
-    owner: Ids
 
 
 def _chances(
-    policy: Policy | NDArray[np.floating], log: Interactions, epsilon: float, form: ObservationForm | None
+    policy: Policy | NDArray[np.floating], log: Interactions, epsilon: float, form: ObservationForm | None, named: str
 ) -> _Chances:
+    """The policy's probabilities; error messages call the policy ``named``."""
     sizes, chosen = log.sizes, log.chosen
     offsets = log.shown_offsets
     assert offsets is not None  # the log has sizes
@@ -479,44 +570,168 @@ def _chances(
         if epsilon:
             raise ValueError("`epsilon` is only for agents with `q_values`; an array holds the probabilities itself.")
         if len(set(sizes.tolist())) != 1:
-            raise ValueError("`policy` as an array needs sets of one size; give a function of observations.")
-        flat[:] = _checked(policy.astype(np.float64), (len(log), int(sizes[0]))).ravel()
+            raise ValueError(f"`{named}` as an array needs sets of one size; give a function of observations.")
+        flat[:] = _checked(policy.astype(np.float64), (len(log), int(sizes[0])), named).ravel()
     else:
         if form is None:
             # An agent that says what it reads may need a mask; an agent that does not read masks ignores the entry.
             is_told = bool(getattr(policy, "reads", None))
             form = dataclasses.replace(ObservationForm.read_by(policy), mask_in_observation=is_told)
         if form.observation == "ids":
-            check_catalogue(policy, log.market, form.job_fields, "policy")
+            check_catalogue(policy, log.market, form.job_fields, named)
         for rows, observation in log.observations(form):
-            chances = action_probabilities(policy, observation, epsilon)
+            chances = _probabilities(policy, observation, epsilon, named)
             flat[offsets[rows][:, None] + np.arange(chances.shape[1])] = chances
-    return _Chances(flat, flat[offsets[:-1] + chosen], np.repeat(np.arange(len(log)), sizes))
+    return _Chances(flat, flat[offsets[:-1] + chosen])
 
 
-def _checked(chances: Floats, shape: tuple[int, int]) -> Floats:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Valued:
+    """What the estimates of one policy are made of.
+
+    Attributes:
+        reward: (n,), of the answered recommendations.
+        weights: (n,), of the answered recommendations, clipped; NaN without propensities.
+        expected: (N,), the reward that the model predicts for the policy in each row of the log; empty without a model.
+        fitted: (n,), the reward that the model predicts for each answered recommendation; empty without a model.
+        answered: (n,), rows with an answer.
+        size: Effective sample size.
+        people: Effective number of people.
+        largest: Largest weight before clipping.
+        clipped: Share of clipped weights.
+        mean_weight: Mean weight of all rows, before clipping.
+        is_off: Whether chance does not explain that the mean weight differs from 1.
+    """
+
+    reward: Floats
+    weights: Floats
+    expected: Floats
+    fitted: Floats
+    answered: Ids
+    size: float = math.nan
+    people: float = math.nan
+    largest: float = math.nan
+    clipped: float = 0.0
+    mean_weight: float = math.nan
+    is_off: bool = False
+
+    @classmethod
+    def of(cls, chances: _Chances, log: Interactions, of_pairs: Floats | None, clip: float | None) -> _Valued:
+        """Values a policy by the predictions of all shown pairs, end to end (total,), if there are any."""
+        assert log.shown_offsets is not None  # the log has probabilities
+        answered = np.flatnonzero(log.answered)
+        expected = fitted = np.empty(0)
+        if of_pairs is not None:
+            owner = np.repeat(np.arange(len(log)), log.sizes)
+            expected = np.bincount(owner, weights=chances.flat * of_pairs, minlength=len(log)).astype(float)
+            fitted = of_pairs[log.shown_offsets[:-1] + log.chosen][answered]
+        if log.propensity is None:
+            return cls(log.reward[answered], np.full(len(answered), np.nan), expected, fitted, answered)
+        of_all = chances.of_chosen / log.propensity
+        raw = of_all[answered]
+        weights = raw if clip is None else np.minimum(raw, clip)
+        mean, half = _mean_of_weights(of_all, log.applicant_ids)
+        return cls(
+            log.reward[answered],
+            weights,
+            expected,
+            fitted,
+            answered,
+            size=_effective(weights),
+            people=_effective(_sums(weights, log.applicant_ids[answered])),
+            largest=float(raw.max()),
+            clipped=float((raw > weights).mean()),
+            mean_weight=mean,
+            is_off=not abs(mean - 1) <= half + _ROUNDED,
+        )
+
+    def terms(self, method: Method) -> tuple[Floats, Floats]:
+        """Two arrays (n,); the estimate is the sum of the first one divided by the sum of the second one."""
+        ones = np.ones(len(self.reward))
+        if method == "dm":
+            return self.expected[self.answered], ones
+        if method == "dr":
+            return self.expected[self.answered] + self.weights * (self.reward - self.fitted), ones
+        return self.weights * self.reward, self.weights if method == "snips" else ones
+
+    def doubts(self, method: Method) -> tuple[Doubt, ...]:
+        """Why an estimate is not reliable."""
+        if method == "dm":
+            advice = "its interval leaves out the model's error: compare it with `dr`, which needs propensities"
+            return (Doubt("relies on its model alone", advice),)
+        if self.size == 0:
+            return (
+                Doubt("never agrees with the log", "the answers say nothing about the policy: estimate another one"),
+            )
+        found = []
+        if self.is_off:
+            advice = (
+                "the log's policy never or hardly ever chooses some jobs that this policy chooses, or the propensities "
+                "are not those of a choice among `shown`: log the probability of the recommended job among all jobs in "
+                "`shown`, and estimate only policies whose choices the log's policy makes too"
+            )
+            found.append(Doubt(f"mean weight {self.mean_weight:.2f}, not 1", advice))
+        if not self.size >= RELIABLE_FROM:
+            advice = "log more answers, or estimate a policy whose choices are more like those of the log's policy"
+            found.append(Doubt(f"effective sample size below {RELIABLE_FROM}", advice))
+        if not self.people >= RELIABLE_PEOPLE:
+            found.append(Doubt(f"fewer than {RELIABLE_PEOPLE} effective people", "log answers of more people"))
+        return tuple(found)
+
+
+def _sums(values: Floats, person: Ids) -> Floats:
+    """The sum of each person's values."""
+    people, rows = np.unique(person, return_inverse=True)
+    sums: Floats = np.bincount(rows, weights=values, minlength=len(people)).astype(np.float64)
+    return sums
+
+
+def _effective(weights: Floats) -> float:
+    """How many equal weights would be worth as much (Kish, 1965)."""
+    squares = float(weights @ weights)
+    return float(weights.sum()) ** 2 / squares if squares else 0.0
+
+
+def _mean_of_weights(weights: Floats, person: Ids) -> tuple[float, float]:
+    """The mean weight, and half of its 99.9 % interval, which is Student's t over people."""
+    mean = float(weights.mean())
+    moved = _sums(weights - mean, person) / len(weights)
+    degrees = len(moved) - 1
+    error = math.sqrt((degrees + 1) / degrees * float(moved @ moved))
+    return mean, t_quantile((1 + _MEAN_WEIGHT_LEVEL) / 2, min(degrees, _MOST_DEGREES)) * error
+
+
+def _bounds(value: float, values: Floats, level: float) -> _Bounds:
+    """A value with the middle part of its resampled values, of those that are not NaN."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return value, math.nan, math.nan
+    low, high = np.quantile(known, ((1 - level) / 2, (1 + level) / 2))
+    return value, float(low), float(high)
+
+
+def _checked(chances: Floats, shape: tuple[int, int], named: str) -> Floats:
     if chances.shape != shape:
-        raise ValueError(f"`policy` must give probabilities {shape}, a row for each decision, got {chances.shape}.")
+        raise ValueError(f"`{named}` must give probabilities {shape}, a row for each decision, got {chances.shape}.")
     bad = ~((chances >= 0).all(axis=1) & (np.abs(chances.sum(axis=1) - 1) < 1e-6))
     if bad.any():
         row = int(bad.argmax())
-        raise ValueError(f"`policy` must give rows of probabilities that sum to 1, row {row} is {chances[row][:20]}.")
+        raise ValueError(f"`{named}` must give rows of probabilities that sum to 1, row {row} is {chances[row][:20]}.")
     return chances
 
 
 def _modelled(
     log: Interactions,
-    chances: _Chances,
     reward_model: RewardModel | None,
     reward_features: RewardModel | None,
     n_folds: int,
     seed: int,
     named: str,
-) -> tuple[Floats, Floats]:
-    """Expected rewards (n,) of the policy and of the recommended jobs; error messages call the model ``named``."""
+) -> Floats:
+    """Expected rewards of all shown pairs, end to end (total,); error messages call the model ``named``."""
     assert log.shown_offsets is not None and log.shown_ids is not None  # the log has probabilities
     of_pairs = np.empty(len(log.shown_ids))
-    applicants, at = log.applicant_ids[chances.owner], log.shown_offsets[:-1] + log.chosen
+    applicants, at = np.repeat(log.applicant_ids, log.sizes), log.shown_offsets[:-1] + log.chosen
     if reward_model is not None:
         for places, values in _asked_by_size(reward_model, log):
             if values.shape != places.shape or not np.isfinite(values).all():
@@ -534,12 +749,11 @@ def _modelled(
             numbers = _numbers_of(reward_features, log)
         for fold in np.unique(folds):
             others = np.flatnonzero((folds != fold) & log.answered)
-            own = folds[chances.owner] == fold
+            own = np.repeat(folds == fold, log.sizes)
             if not len(others):
                 raise LogError("all answers are from one person: there are no others to fit a model on.")
             of_pairs[own] = RidgeRewards(numbers[at[others]], log.reward[others])(numbers[own])
-    expected: Floats = np.bincount(chances.owner, weights=chances.flat * of_pairs, minlength=len(log)).astype(float)
-    return expected, of_pairs[at]
+    return of_pairs
 
 
 def _numbers_of(reward_features: RewardModel, log: Interactions) -> Floats:
@@ -573,7 +787,7 @@ def _asked_by_size(function: RewardModel, log: Interactions) -> Iterator[tuple[N
 def _never_recommended(log: Interactions, chances: _Chances) -> tuple[float, tuple[NeverRecommended, ...]]:
     assert log.shown_ids is not None
     shares = np.bincount(log.shown_ids, weights=chances.flat, minlength=len(log.market.jobs)) / len(log)
-    shares[log.job_ids] = 0.0
+    shares[log.job_ids[log.answered]] = 0.0
     best = np.argsort(-shares, kind="stable")[:_NAMED]
     named = []
     for row in best[shares[best] > 0].tolist():

@@ -210,7 +210,7 @@ def coverage_table(cells: dict[tuple[str, int], dict[str, Any]]) -> Table:
         "overlap, size",
         "logs",
         "effective size",
-        "reliable",
+        f"size {RELIABLE_FROM} or more",
         *METHODS,
         *(f"{method} width" for method in METHODS),
     ]

@@ -80,7 +80,7 @@ def test_coverage_counts_intervals_that_hold_the_value():
         "overlap, size": "good, 5,000",
         "logs": "2",
         "effective size": "200",
-        "reliable": "0.50",
+        "size 200 or more": "0.50",
         **{"ips": "0.500", "snips": "1.000", "dm": "0.000", "dr": "1.000"},
         **{"ips width": "0.2000", "snips width": "0.2000", "dm width": "0.0900", "dr width": "0.2000"},
     }

@@ -1,5 +1,6 @@
 """The command that values saved agents on a log."""
 
+import dataclasses
 import json
 
 import gymnasium as gym
@@ -38,6 +39,11 @@ def test_a_saved_agent_is_valued_as_the_library_does(run, tmp_path):
     expected = estimate(agent, log, "snips", form=ObservationForm.of(setup.env))
     assert table["rows"][0][2] == f"{expected.value:.4f}"
     assert table["rows"][2][2] == f"{log.reward.mean():.4f}", "the log was written by a uniform choice"
+    compared = estimate(agent, log, "snips", form=ObservationForm.of(setup.env), baseline="uniform")
+    columns = dict(zip(table["header"], table["rows"][0], strict=True))
+    assert columns["less uniform"] == str(compared.difference) and table["rows"][2][4] == "-"
+    assert columns["effective people"] == f"{compared.effective_people:.1f} of {compared.n_people}"
+    assert columns["mean weight"] == f"{compared.mean_weight:.2f}"
     assert f"The log's own mean reward is {log.reward.mean():.4f}, over 300 answers." in done.stdout
 
 
@@ -54,11 +60,29 @@ def test_the_table_says_that_an_agent_never_agrees_with_the_log(run, tmp_path):
 
     assert done.returncode == 0, done.stderr
     never = "no: never agrees with the log"
-    assert [row[2:6] for row in rows[:2]] == [
+    assert [[*row[2:4], row[5], row[-1]] for row in rows[:2]] == [
         ["nan", "[nan, nan]", "0", never],
         ["0.0000", "[0.0000, 0.0000]", "0", never],
     ]
-    assert "nan" not in rows[2][2] and rows[2][5] == "no"
+    assert "nan" not in rows[2][2] and rows[2][-1].startswith("no: effective sample size below 200")
+    assert "\nrun (snips, ips): not reliable, never agrees with the log (the answers say" in done.stdout
+
+
+def test_the_table_says_that_propensities_are_not_those_of_a_choice_among_the_shown_jobs(run, tmp_path):
+    run("algo=linear_blocks", folder="run")
+    setup, _ = load_run(read_run(tmp_path / "run"), {})
+    log = record_interactions(setup.single_env(), n=400)
+    dataclasses.replace(log, propensity=log.propensity / 6).save(tmp_path / "log")
+
+    done = run_command("off_policy", "log=log", "run=run", "folder=out", "methods=[dm,ips]", cwd=tmp_path)
+    table = json.loads((tmp_path / "out" / "off_policy.json").read_text())["tables"][0]
+
+    assert done.returncode == 0, done.stderr
+    model, weighted = table["rows"][2:]
+    assert model[-5:] == ["-", "-", "-", "-", "no: relies on its model alone"]
+    assert weighted[-3] == "6.00" and weighted[-1].startswith("no: mean weight 6.00, not 1")
+    assert "uniform (ips): not reliable, mean weight 6.00, not 1 (" in done.stdout
+    assert "run (dm), uniform (dm): not reliable, relies on its model alone (" in done.stdout
 
 
 def test_each_market_has_its_own_uniform_choice_and_no_run_is_taken_for_one(run, tmp_path):

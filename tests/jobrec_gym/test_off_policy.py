@@ -12,6 +12,7 @@ from jobrec_gym.interactions import LogError
 from jobrec_gym.off_policy import (
     METHODS,
     RELIABLE_FROM,
+    RELIABLE_PEOPLE,
     RidgeRewards,
     action_probabilities,
     estimate,
@@ -65,6 +66,8 @@ def test_three_rows_by_hand(three, method):
     assert (found.method, found.n, found.n_people) == (method, 3, 3)
     assert found.effective_sample_size == pytest.approx((1.8 + 2.4 + 1.25) ** 2 / (1.8**2 + 2.4**2 + 1.25**2))
     assert found.largest_weight == pytest.approx(2.4)
+    assert found.mean_weight == pytest.approx((1.8 + 2.4 + 1.25) / 3)
+    assert found.effective_people == found.effective_sample_size, "a row for each person"
     assert not found.reliable
 
 
@@ -81,6 +84,7 @@ def test_three_rows_by_hand_clipped(three, method):
 
     assert found.value == pytest.approx(by_hand[method], abs=1e-12)
     assert found.clipped == pytest.approx(2 / 3)
+    assert found.mean_weight == pytest.approx((1.8 + 2.4 + 1.25) / 3), "before clipping"
     assert found.effective_sample_size == pytest.approx(clipped.sum() ** 2 / (clipped @ clipped))
 
 
@@ -99,9 +103,9 @@ def test_a_policy_that_never_agrees_with_the_log_has_no_value_by_snips(three):
 
     snips = found["snips"]
     assert np.isnan([snips.value, snips.low, snips.high]).all() and snips.never_agreed and not snips.reliable
-    assert (
-        str(snips)
-        == "snips: nan [nan, nan] (effective sample size 0 of 3, not reliable: the policy never agrees with the log)"
+    assert str(snips) == (
+        "snips: nan [nan, nan] (effective sample size 0 of 3, effective people 0.0 of 3); not reliable: "
+        "never agrees with the log (the answers say nothing about the policy: estimate another one)"
     )
     assert (found["ips"].value, found["ips"].low, found["ips"].high) == (0, 0, 0)
     assert found["dr"].value == found["dm"].value == pytest.approx((0.25 + 0.5 - 1.0) / 3)
@@ -202,6 +206,140 @@ def test_what_the_policy_favours_and_nobody_was_recommended_is_named(market, thr
     assert estimate(Prefers([0, 0, 0, 3, 2, 1]), three, "ips").never_recommended == ()
 
 
+def test_a_job_whose_recommendations_were_not_answered_is_named_too(market):
+    shown, reward = [[3, 4]] * 4, [1.0, 0.0, np.nan, np.nan]
+    log = Interactions.of(market, range(4), [3, 3, 4, 4], reward, shown=shown, propensity=[0.5] * 4)
+    found = estimate(Prefers([0, 0, 0, 1, 2]), log, "ips")
+
+    assert [job.job_id for job in found.never_recommended] == [4]
+    assert found.never_recommended_share == 1
+
+
+# ------------------------------------------------------------------------------------------------------ what is doubted
+
+
+def logged(market, n_people, n_each, propensity, *, always_first=False, k=3):
+    """A log in which a site chose among k jobs; for the rewards, see below."""
+    rng = np.random.default_rng(3)
+    people = np.repeat(np.arange(n_people), n_each)
+    sets = np.stack([rng.permutation(60)[:k] for _ in people])
+    place = np.zeros(len(people), int) if always_first else rng.integers(k, size=len(people))
+    # Some people like everything better than others do, and the first job is worth more.
+    reward = 0.4 * rng.normal(size=n_people)[people] + 0.2 * (place == 0) + 0.1 * rng.normal(size=len(people))
+    jobs = sets[np.arange(len(people)), place]
+    return Interactions.of(market, people, jobs, reward, shown=sets, propensity=np.full(len(people), propensity))
+
+
+@pytest.mark.parametrize(
+    ("propensity", "always_first", "mean"),
+    [(1.0, True, "0.33"), (1 / 60, False, "20.00")],
+    ids=["the site never chooses most jobs", "propensities of a choice among all jobs"],
+)
+def test_a_mean_weight_that_is_not_1_is_doubted(market, propensity, always_first, mean):
+    found = estimate(None, logged(market, 40, 10, propensity, always_first=always_first), "snips")
+
+    assert found.effective_sample_size > RELIABLE_FROM and found.effective_people > RELIABLE_PEOPLE
+    assert not found.reliable
+    (doubt,) = found.doubts
+    assert doubt.what == f"mean weight {mean}, not 1"
+    assert "log the probability of the recommended job among all jobs in `shown`" in doubt.advice
+    assert str(doubt) in str(found)
+
+
+def test_chance_and_rounded_propensities_explain_a_mean_weight_near_1(market):
+    log = logged(market, 40, 10, 0.33)
+    uniform, other = estimate(None, log, "ips"), estimate(np.tile([0.6, 0.2, 0.2], (400, 1)), log, "ips")
+
+    assert uniform.mean_weight == pytest.approx(1.01, abs=1e-3) and uniform.reliable
+    assert other.mean_weight != pytest.approx(1, abs=0.02) and other.reliable
+
+
+def test_recommendations_without_an_answer_count_for_the_mean_weight(market):
+    log = logged(market, 40, 10, 1 / 3)
+    # Only recommendations that the policy likes were answered.
+    reward = np.where(log.chosen == 0, log.reward, np.nan)
+    some = Interactions.of(
+        market, log.applicant_ids, log.job_ids, reward, shown=log.sets(np.arange(400)), propensity=log.propensity
+    )
+    policy = np.tile([0.6, 0.2, 0.2], (400, 1))
+    assert estimate(policy, some, "ips").mean_weight == estimate(policy, log, "ips").mean_weight
+
+
+def test_many_rows_of_few_people_are_not_reliable(market):
+    few, many = estimate(None, logged(market, 4, 100, 1 / 3), "dr"), estimate(None, logged(market, 40, 10, 1 / 3), "dr")
+
+    assert few.effective_sample_size == many.effective_sample_size == pytest.approx(400)
+    assert (few.effective_people, many.effective_people) == pytest.approx((4, 40))
+    assert many.reliable and many.doubts == ()
+    assert [doubt.what for doubt in few.doubts] == ["fewer than 30 effective people"] and not few.reliable
+    assert "effective people 4.0 of 4); not reliable: fewer than 30 effective people (log answers of" in str(few)
+
+
+def test_people_count_by_the_sums_of_their_weights(market):
+    """Two rows of person 0, one of person 1: the weights are 1, 3 and 2."""
+    log = Interactions.of(
+        market, [0, 0, 1], [3, 4, 3], [1.0, 0.5, 0.0], shown=[[3, 4]] * 3, propensity=[0.5, 0.25, 0.25]
+    )
+    found = estimate(np.array([[0.5, 0.5], [0.25, 0.75], [0.5, 0.5]]), log, "ips")
+    assert found.effective_people == pytest.approx((4 + 2) ** 2 / (4**2 + 2**2))
+
+
+def test_an_estimate_by_a_model_alone_is_never_called_reliable(market):
+    log = logged(market, 40, 10, 1 / 3)
+    found = estimate(None, log, "dm")
+
+    assert not found.reliable
+    assert "(400 answers of 40 people); not reliable: relies on its model alone" in str(found)
+    assert "effective" not in str(found)
+
+
+# ----------------------------------------------------------------------------------------------------------- a baseline
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_difference_from_a_baseline_is_paired(market, method):
+    log = logged(market, 40, 20, 1 / 3)
+    policy, other = np.tile([0.8, 0.1, 0.1], (800, 1)), np.tile([0.1, 0.8, 0.1], (800, 1))
+    found, baseline = estimate(policy, log, method, baseline=other), estimate(other, log, method)
+
+    less = found.difference
+    assert less.value == pytest.approx(found.value - baseline.value, abs=1e-12)
+    assert less.low < less.value < less.high
+    share = 0.6 if method != "dm" else 1
+    assert less.high - less.low < share * (found.high - found.low), "people differ more than policies do"
+    assert less.reliable == (method != "dm")
+    assert f", less the baseline {less.value:+.4f} [{less.low:+.4f}, {less.high:+.4f}] (" in str(found)
+    alone = estimate(policy, log, method)
+    assert alone.difference is None
+    assert (found.value, found.low, found.high) == (alone.value, alone.low, alone.high)
+
+
+def test_the_interval_of_a_difference_is_that_of_the_resamples(market):
+    """Three people; a resample of one person's rows alone has the difference of this person."""
+    log = Interactions.of(market, [0, 1, 2], [3, 4, 3], [1.0, 0.5, -0.1], shown=JOBS, propensity=[0.5, 0.25, 0.8])
+    weights = 0.5 / log.propensity
+    less = estimate(POLICY, log, "ips", baseline="uniform", n_resamples=4000).difference
+
+    each = (WEIGHTS - weights) * REWARDS
+    drawn = each[np.random.default_rng(7).integers(3, size=(4000, 3))].mean(axis=1)
+    assert less.value == pytest.approx(each.mean())
+    assert (less.low, less.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.06)
+
+
+def test_a_policy_does_not_differ_from_itself(market, three):
+    agent = Prefers([0, 0, 0, 1, 2, 3])
+    for policy, baseline, epsilon in ((agent, agent, 0.2), (None, "uniform", 0.0), (POLICY, POLICY, 0.0)):
+        less = estimate(policy, three, "ips", baseline=baseline, epsilon=epsilon).difference
+        assert (less.value, less.low, less.high) == (0, 0, 0)
+
+
+def test_a_difference_from_an_unreliable_estimate_is_unreliable(market):
+    log = logged(market, 40, 10, 1 / 3)
+    rare = np.where(np.arange(400)[:, None] < 20, [1.0, 0.0, 0.0], [0.0, 0.0, 1.0])
+    found = estimate(None, log, "ips", baseline=rare)
+    assert found.reliable and not found.difference.reliable
+
+
 # ------------------------------------------------------------------------------------------------------------- refusals
 
 
@@ -253,6 +391,11 @@ def test_a_log_that_says_too_little_is_refused(market, changes, message):
         ("cosine", {}, "`policy` must have `q_values`"),
         (Says(np.full((3, 2), np.nan)), {}, "`policy` must give finite values"),
         (Says(np.zeros(3)), {}, r"`policy` must give values \(3, 2\), a row for each decision, got \(3,\)"),
+        (None, {"baseline": "unifrom"}, '`baseline` must be a policy, "uniform" for a uniform choice, or None'),
+        (None, {"baseline": POLICY[:, :1]}, r"`baseline` must give probabilities \(3, 2\)"),
+        (None, {"baseline": lambda obs: POLICY * 2}, "`baseline` must give rows of probabilities that sum to 1"),
+        (None, {"baseline": Says(np.zeros(3))}, r"`baseline` must give values \(3, 2\)"),
+        (None, {"baseline": 3}, "`baseline` must have `q_values`"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(three, policy, options, message):
@@ -449,7 +592,8 @@ def test_the_true_rewards_as_a_model_leave_no_error_to_dm_and_less_to_dr(planted
 def test_an_estimate_is_a_line(planted):
     log, policy, *_ = planted
     assert str(estimate(policy, log, "snips")).startswith("snips: 0.")
-    assert str(estimate(policy[:50], log.take(np.arange(50)), "snips")).endswith("not reliable)")
+    few = str(estimate(policy[:50], log.take(np.arange(50)), "snips"))
+    assert "); not reliable: effective sample size below 200 (log more answers, or" in few and "\n" not in few
 
 
 def test_a_seed_of_numpy_is_the_same_seed(market):

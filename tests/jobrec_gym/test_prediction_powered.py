@@ -89,6 +89,23 @@ def test_an_estimate_with_a_judge_is_the_powered_mean_of_weighted_rewards(market
     assert np.isnan(alone.judge_weight)
 
 
+def test_a_difference_with_a_judge_is_the_powered_mean_of_differences(market, log):
+    table = np.tile(np.arange(60) / 60, (40, 1))
+    policy = np.tile([0.8, 0.2], (120, 1))
+    less = estimate(policy, log, judge=table, baseline="uniform").difference
+
+    answered, weights = log.answered, (0.8 - 0.5) / 0.5
+    said = table[log.applicant_ids[:, None], log.sets(np.arange(120))]
+    wanted = powered_mean(
+        weights * log.reward[answered],
+        weights * said[answered, 0],
+        log.applicant_ids[answered],
+        ((policy - 0.5) * said).sum(axis=1),
+        log.applicant_ids,
+    )
+    assert (less.value, less.low, less.high) == pytest.approx(wanted[:3], abs=1e-12)
+
+
 def test_a_judge_counts_by_how_well_it_agrees_if_some_recommendations_have_no_answer():
     """As on the page "Bring your model": one job is shown, and the judge was asked about nothing else."""
     recorded, rng = load_market("recorded"), np.random.default_rng(0)
@@ -116,6 +133,8 @@ def test_what_a_judge_stands_in_place_of_is_refused(log):
         estimate_all(None, log, judge=table)
     with pytest.raises(ValueError, match="`reward_model` and `reward_features`, got one or both"):
         estimate(None, log, judge=table, reward_model=lambda applicant_ids, job_ids: job_ids + 0.0)
+    with pytest.raises(ValueError, match=r"`clip` must be None beside `judge`, got 2.0: .* Leave out `clip`, or"):
+        estimate(None, log, judge=table, clip=2.0)
     with pytest.raises(ValueError, match=r"an array \(n_applicants, n_jobs\) = \(40, 60\), got \(2, 2\)"):
         estimate(None, log, judge=np.zeros((2, 2)))
     with pytest.raises(ValueError, match="`judge` must give finite rewards"):
