@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command, in_one_line
@@ -24,7 +25,7 @@ from jobrec_gym.paths import place_of
 if TYPE_CHECKING:
     from jobrec_gym import Interactions
 
-__all__ = ["apart_table", "known_adapters", "mean_scores", "read_log", "tables_of"]
+__all__ = ["apart_tables", "known_adapters", "mean_scores", "read_log", "tables_of", "worst_table"]
 
 Scores = Mapping[str, Mapping[int, list[float]]]
 """Metric -> person -> one value for each point, that is after each number of answers."""
@@ -42,6 +43,7 @@ def main(cfg: DictConfig) -> None:
 
     from experiments.learners.lexical import LEXICAL
     from experiments.runs.build import build, plain
+    from experiments.runs.intervals import FEWEST
     from experiments.runs.training import new_agent
     from experiments.studies.replaying import LogSets, compose_on_log, form_of, pairs_of, replay_learner, replay_scores
     from experiments.studies.runs import known_learners
@@ -83,19 +85,25 @@ def main(cfg: DictConfig) -> None:
                     found[name].append(scored)
     except (RunError, ValueError, ImportError, HydraException, OmegaConfBaseException) as error:
         raise SystemExit(f"error: {in_one_line(error)}") from error
-    tables = tables_of({name: mean_scores(scores) for name, scores in found.items()}, points, cfg.reps)
-    if len(seeds) > 1 and _BASELINE in found:
-        tables.append(apart_table(found, points))
+    means = {name: mean_scores(scores) for name, scores in found.items()}
+    tables = tables_of(means, points, cfg.reps)
+    if _BASELINE in found:
+        tables += apart_tables(means, points, cfg.reps)
+        if len(seeds) > 1:
+            tables.append(worst_table(found, points))
     for header, rows in tables:
         print(format_table(header, rows), end="\n\n")
-    n_people = len(np.unique(drawn[cfg.seed].people))
+    n_people = {metric: len(scores) for metric, scores in next(iter(means.values())).items()}
     print(
-        f"{n_people:,} people, {cfg.n_sets} sets of {cfg.n_candidates} answered jobs each; "
-        f"cross-validated over people in {cfg.n_folds} folds, {len(seeds)} times; in brackets: 95 % bootstrap "
-        "intervals over people."
+        f"{len(np.unique(drawn[cfg.seed].people)):,} people, {cfg.n_sets} sets of {cfg.n_candidates} answered jobs "
+        f"each; cross-validated over people in {cfg.n_folds} folds, {len(seeds)} times.\n"
+        "Scored are sets with a hit, for AUC also with another job: "
+        f"{', '.join(f'{metric} is over {n:,} people' for metric, n in n_people.items())}.\n"
+        f"In brackets: 95 % bootstrap intervals over people; below {FEWEST} people there are none."
     )
     path = Path(cfg.folder) / "replay.json"
-    content = {"options": options, "commit": commit_of_checkout(), "points": points, "scores": found}
+    made_by = {"options": options, "commit": commit_of_checkout()}
+    content = {**made_by, "points": points, "n_people": n_people, "scores": found}
     write_json(path, {**content, "tables": [{"header": header, "rows": rows} for header, rows in tables]})
     print(f"\nnumbers  {path}")
 
@@ -148,22 +156,39 @@ def mean_scores(repeats: Sequence[Scores]) -> Scores:
     return found
 
 
-def apart_table(found: Mapping[str, Sequence[Scores]], points: list[int]) -> Table:
-    """The difference between each learner and cosine in the first metric: mean over repeats, and the worst repeat."""
+def worst_table(found: Mapping[str, Sequence[Scores]], points: list[int]) -> Table:
+    """The difference between each learner and cosine in the first metric, in the repeat where it is lowest."""
     metric = next(iter(found[_BASELINE][0]))
 
     def means(name: str) -> np.ndarray:
         return np.array([np.mean(list(scores[metric].values()), axis=0) for scores in found[name]])
 
-    rows = []
-    for name in found:
-        apart = means(name) - means(_BASELINE)
-        if name != _BASELINE:
-            cells = (
-                f"{mean:+.4f} (worst {worst:+.4f})" for mean, worst in zip(apart.mean(0), apart.min(0), strict=True)
-            )
-            rows.append([name, *cells])
-    return [f"{metric} less {_BASELINE}'s after", *(f"{point:,} answers" for point in points)], rows
+    rows = [
+        [name, *(f"{worst:+.4f}" for worst in (means(name) - means(_BASELINE)).min(axis=0))]
+        for name in found
+        if name != _BASELINE
+    ]
+    header = f"{metric} less {_BASELINE}'s in the worst repeat, after"
+    return [header, *(f"{point:,} answers" for point in points)], rows
+
+
+def apart_tables(found: Mapping[str, Scores], points: list[int], reps: int) -> list[Table]:
+    """A table for each metric with the mean difference between each learner or ranking and cosine, and its interval.
+
+    Differences are paired by person. How hard a person's sets are, which both share, cancels out.
+    """
+    from experiments.runs.intervals import interval_cell, paired_difference
+
+    tables = []
+    for metric, baseline in found[_BASELINE].items():
+        rows = []
+        for name, scores in found.items():
+            if name != _BASELINE:
+                ours, theirs = (_by_person(of) for of in (scores[metric], baseline))
+                apart = paired_difference(ours, theirs, reps)
+                rows.append([name, *(interval_cell(column, len(ours), "+.4f") for column in apart.T)])
+        tables.append(([f"{metric} less {_BASELINE}'s after", *(f"{point:,} answers" for point in points)], rows))
+    return tables
 
 
 def tables_of(found: Mapping[str, Scores], points: list[int], reps: int) -> list[Table]:
@@ -177,10 +202,16 @@ def tables_of(found: Mapping[str, Scores], points: list[int], reps: int) -> list
     for metric in next(iter(found.values())):
         rows = []
         for name, scores in found.items():
-            values = np.array([scores[metric][person] for person in sorted(scores[metric])])
-            rows.append([name, *(interval_cell(column, ".3f") for column in mean_interval(values, reps).T)])
+            values = _by_person(scores[metric])
+            cells = (interval_cell(column, len(values), ".3f") for column in mean_interval(values, reps).T)
+            rows.append([name, *cells])
         tables.append(([f"{metric} after", *(f"{point:,} answers" for point in points)], rows))
     return tables
+
+
+def _by_person(scores: Mapping[int, list[float]]) -> NDArray[np.float64]:
+    """Scores (n_people, n_points), in the order of people."""
+    return np.array([scores[person] for person in sorted(scores)])
 
 
 if __name__ == "__main__":

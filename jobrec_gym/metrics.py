@@ -40,13 +40,13 @@ def auc(scores: ArrayLike, hits: ArrayLike) -> NDArray[np.float64]:
         float64 (n,) in [0, 1]; NaN where all candidates are hits or none is.
 
     Raises:
-        ValueError: For other shapes, or scores that are NaN, here and in the three functions below.
+        ValueError: For other shapes, or NaN in an argument, here and in the three functions below.
 
     Example:
         >>> auc([[3.0, 2.0, 2.0]], [[False, True, False]])
         array([0.25])
     """
-    scores, hits = _pair(scores, hits, 1)
+    scores, hits = _pair(scores, hits, 1, "hits")
     places = _places(scores)
     found, others = (_sums(places, counted) for counted in (hits > 0, ~(hits > 0)))
     below = np.cumsum(others, axis=1) - others
@@ -67,7 +67,7 @@ def ndcg_at_k(scores: ArrayLike, gains: ArrayLike, k: int, ties: Ties = "positio
     Returns:
         float64 (n,) in [0, 1]; NaN where no candidate has a positive gain.
     """
-    scores, gains = _pair(scores, gains, k)
+    scores, gains = _pair(scores, gains, k, "gains")
     gains = np.maximum(gains, 0.0)
     if _by_mean(ties):
         ideal_gains, gains = gains, _mean_of_ties(scores, gains)
@@ -92,7 +92,7 @@ def hit_rate_at_k(scores: ArrayLike, hits: ArrayLike, k: int, ties: Ties = "posi
         float64 (n,): 0 or 1, or with ``ties="mean"`` the share of the orders with a hit among the first k. NaN
         where no candidate is a hit.
     """
-    scores, hits = _pair(scores, hits, k)
+    scores, hits = _pair(scores, hits, k, "hits")
     if _by_mean(ties):
         return np.array(
             [_expected_hit(*row, k) if (row[1] > 0).any() else np.nan for row in zip(scores, hits, strict=True)]
@@ -103,7 +103,7 @@ def hit_rate_at_k(scores: ArrayLike, hits: ArrayLike, k: int, ties: Ties = "posi
 
 def mrr(scores: ArrayLike, hits: ArrayLike) -> NDArray[np.float64]:
     """Reciprocal rank of the first hit; shapes as in :func:`hit_rate_at_k`; NaN where no candidate is a hit."""
-    scores, hits = _pair(scores, hits, 1)
+    scores, hits = _pair(scores, hits, 1, "hits")
     ranked = np.take_along_axis(hits > 0, _order(scores), axis=1)
     return np.where(ranked.any(axis=1), 1.0 / (ranked.argmax(axis=1) + 1), np.nan)
 
@@ -117,9 +117,10 @@ def normalised_score(chosen: ArrayLike, random: ArrayLike, oracle: ArrayLike) ->
         oracle: (n,), highest expected reward in the same sets.
 
     Raises:
-        ValueError: If the oracle is not better than random, because the score then has no meaning.
+        ValueError: If lengths differ or a reward is NaN. Also if the oracle is not better than random, because the
+            score then has no meaning.
     """
-    middle, low, high = (float(np.asarray(rewards, dtype=np.float64).mean()) for rewards in (chosen, random, oracle))
+    middle, low, high = (float(row.mean()) for row in _rewards(chosen=chosen, random=random, oracle=oracle))
     if not high > low:
         raise ValueError(f"`oracle` must be better than `random` on average, got {high:.6g} and {low:.6g}.")
     return (middle - low) / (high - low)
@@ -140,8 +141,12 @@ def cumulative_regret(chosen: ArrayLike, oracle: ArrayLike) -> NDArray[np.float6
 
     Returns:
         float64 (T,).
+
+    Raises:
+        ValueError: If lengths differ or a reward is NaN.
     """
-    return np.cumsum(np.asarray(oracle, dtype=np.float64) - np.asarray(chosen, dtype=np.float64))
+    earned, best = _rewards(chosen=chosen, oracle=oracle)
+    return np.cumsum(best - earned)
 
 
 def coverage(job_ids: ArrayLike, n_jobs: int) -> float:
@@ -244,13 +249,31 @@ def _order(scores: NDArray[np.float64]) -> NDArray[np.intp]:
     return np.argsort(-scores, axis=1, kind="stable")
 
 
-def _pair(scores: ArrayLike, values: ArrayLike, k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _rewards(**given: ArrayLike) -> list[NDArray[np.float64]]:
+    """Arguments as rows of rewards of one length."""
+    rows = {name: np.asarray(values, dtype=np.float64) for name, values in given.items()}
+    shapes = [row.shape for row in rows.values()]
+    names = ", ".join(f"`{name}`" for name in rows)
+    if len(shapes[0]) != 1 or len(set(shapes)) > 1:
+        raise ValueError(f"{names} must have one shape (n,), got {', '.join(map(str, shapes))}.")
+    for name, row in rows.items():
+        if np.isnan(row).any():
+            at = int(np.isnan(row).argmax())
+            raise ValueError(f"`{name}` must be numbers, entry {at} is NaN: leave this entry out of {names}.")
+    return list(rows.values())
+
+
+def _pair(scores: ArrayLike, values: ArrayLike, k: int, of: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores and what they rank, the argument ``of``."""
     scores, values = np.asarray(scores, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if scores.ndim != 2 or scores.shape != values.shape:
         raise ValueError(f"both arguments must have one shape (n, m), got {scores.shape} and {values.shape}.")
     if np.isnan(scores).any():
         row = int(np.isnan(scores).any(axis=1).argmax())
         raise ValueError(f"`scores` must be numbers, row {row} has NaN, which has no rank: has a learner diverged?")
+    if np.isnan(values).any():
+        row = int(np.isnan(values).any(axis=1).argmax())
+        raise ValueError(f"`{of}` must be known, row {row} has NaN: leave out candidates without an answer.")
     if k < 1:
         raise ValueError(f"`k` must be at least 1, got {k}.")
     return scores, values

@@ -4,7 +4,7 @@ An applicant's state is a few whole numbers, answers are drawn from a known dist
 depend on earlier recommendations. So the value of a policy is computed step by step from the end of the horizon
 (Bellman, 1957). The mean over candidate sets is taken over a sample of sets. This is the only approximation. Every step
 uses the same sample, so the value is biased. The bias is nearly inversely proportional to the size of the sample. It is
-estimated from parts of the sample and subtracted (Quenouille, 1956), and the standard error is returned.
+estimated from four parts of the sample and subtracted (Quenouille, 1956), and the standard error is returned.
 """
 
 from __future__ import annotations
@@ -142,9 +142,11 @@ class CareerOracle:
             applicant_ids: (n,), rows of the market's applicants.
 
         Returns:
-            Values (n,) and their standard errors (n,), which come from the sampling of candidate sets. Applicants' sets
-            are drawn independently, so the error of the mean over applicants is ``sqrt((errors**2).sum()) / n``. The
-            bias of order ``1 / n_sets`` has been subtracted from the values.
+            Values (n,) and their standard errors (n,), which come from the sampling of candidate sets. An error is
+            estimated from four parts of the sets, so it has three degrees of freedom: the 95 % interval of one
+            applicant's value is the value plus or minus 3.2 errors. Applicants' sets are drawn independently, so the
+            error of the mean over applicants is ``sqrt((errors**2).sum()) / n``. With many applicants 1.96 of it
+            are enough. The bias of order ``1 / n_sets`` has been subtracted from the values.
 
         Raises:
             ValueError: If ``applicant_ids`` are not rows.

@@ -47,7 +47,10 @@ def main(cfg: DictConfig) -> None:
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
     rows = [
-        [f"{learner}: {kind}", *(interval_cell(interval(np.array(values[name]), cfg.reps)) for name in METRICS)]
+        [
+            f"{learner}: {kind}",
+            *(interval_cell(interval(np.array(values[name]), cfg.reps), len(values[name])) for name in METRICS),
+        ]
         for learner, kinds in results.items()
         for kind, values in kinds.items()
     ]

@@ -248,8 +248,14 @@ def level_table(studies: Mapping[str, Study], axis: str) -> Table:
     rows = []
     for learner in some.scores:
         of_levels = [study for study in studies.values() if learner in study.scores]
-        scores = [interval_cell(mean_interval(study.scores[learner][:, -1], study.reps)) for study in of_levels]
-        regrets = [interval_cell(mean_interval(study.regret[learner], study.reps), ".0f") for study in of_levels]
+        scores = [
+            interval_cell(mean_interval(study.scores[learner][:, -1], study.reps), len(study.seeds))
+            for study in of_levels
+        ]
+        regrets = [
+            interval_cell(mean_interval(study.regret[learner], study.reps), len(study.seeds), ".0f")
+            for study in of_levels
+        ]
         if len(of_levels) == len(studies):
             rows.append([learner, *scores, *regrets])
     return header, rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ _PLAIN = re.compile(r"[\w%+,./:=@\[\]-]+", re.ASCII)
 name of a file matches, and most arguments contain them."""
 _TABLE = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- /leaderboard -->)", re.DOTALL)
 _REGRET = re.compile(r"(-?[\d,]+) \[(-?[\d,]+), (-?[\d,]+)\]")
-_SEEDS = re.compile(r"\d+(-\d+)?( \d+(-\d+)?)*")
+_SEEDS = re.compile(r"\d{1,10}(-\d{1,10})?( \d{1,10}(-\d{1,10})?)*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,12 @@ class Row:
 
 COLUMNS = tuple(field.name for field in fields(Row))
 """Columns of the file, in this order."""
+
+_NUMBERS: dict[str, type[int] | type[float]] = {
+    **dict.fromkeys(("score", "regret", "regret_low", "regret_high"), float),
+    "interactions": int,
+}
+"""Columns of numbers."""
 
 
 @command(config_path="../../conf", config_name="leaderboard")
@@ -113,79 +120,92 @@ def rows_of(result: Mapping[str, Any], file: str) -> Iterator[Row]:
     Raises:
         RunError: If the file has no table of mean scores, or a wrong cell.
     """
-    tables = [table for table in result.get("tables", ()) if table["header"][0].endswith(": mean score after")]
-    if not tables:
-        raise RunError(f"`results`: {file} has no table of mean scores: give a file that experiments.coldstart wrote.")
-    for table in tables:
-        setting = table["header"][0].removesuffix(": mean score after")
-        for cells in table["rows"]:
-            said = dict(zip(table["header"], cells, strict=True))
-            last = [name for name in said if name.replace(",", "").isdigit()][-1]
-            found = _REGRET.fullmatch(said["regret"])
-            if found is None:
-                raise RunError(
-                    f"`results`: {file}, {setting}, {cells[0]}: {said['regret']!r} is no regret [low, high]."
-                )
-            regret, low, high = (float(number.replace(",", "")) for number in found.groups())
-            row = Row(
-                setting,
-                cells[0],
-                float(said[last]),
-                regret,
-                low,
-                high,
-                int(last.replace(",", "")),
-                _in_short(result["seeds"]),
-                str(result["commits"].get(cells[0])),
-                _command_of(result["command"], setting, cells[0]),
+    try:
+        tables = [table for table in result.get("tables", ()) if table["header"][0].endswith(": mean score after")]
+        if not tables:
+            raise RunError(
+                f"`results`: {file} has no table of mean scores: give a file that experiments.coldstart wrote."
             )
-            _check(row, f"`results`: {file}, {setting}, {cells[0]}")
-            yield row
+        for table in tables:
+            setting = table["header"][0].removesuffix(": mean score after")
+            for cells in table["rows"]:
+                said = dict(zip(table["header"], cells, strict=True))
+                last = [name for name in said if name.replace(",", "").isdigit()][-1]
+                where = f"`results`: {file}, {setting}, {cells[0]}"
+                found = _REGRET.fullmatch(said["regret"])
+                if found is None:
+                    raise RunError(f"{where}: {said['regret']!r} is no regret [low, high].")
+                row = {
+                    "setting": setting,
+                    "learner": cells[0],
+                    "score": said[last],
+                    **dict(zip(("regret", "regret_low", "regret_high"), found.groups(), strict=True)),
+                    "interactions": last,
+                    "seeds": _in_short(result["seeds"]),
+                    "commit": str(result["commits"].get(cells[0])),
+                    "command": _command_of(result["command"], setting, cells[0]),
+                }
+                without_commas = {name: row[name].replace(",", "") for name in _NUMBERS}
+                yield _checked({**row, **without_commas}, where)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"`results`: {file} is not as experiments.coldstart writes it ({error!r:.80}): make it again."
+        ) from error
 
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of the file.
 
     Raises:
-        RunError: For the first wrong cell, with its line, and for two rows of one learner in one setting.
+        RunError: For the first wrong cell, with its line, for two rows of one learner in one setting, and for a file
+            that is not a table in UTF-8.
     """
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream, strict=True)
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark before UTF-8
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} must be in UTF-8: save it as CSV UTF-8. {error}") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows: dict[tuple[str, str], Row] = {}
+    try:
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise RunError(f"{path}, line 1: the columns must be {','.join(COLUMNS)}, got {reader.fieldnames}.")
-        rows: dict[tuple[str, str], Row] = {}
         for cells in reader:
             where = f"{path}, line {reader.line_num}"
+            if None in cells or None in cells.values():
+                raise RunError(
+                    f"{where}: must have {len(COLUMNS)} cells; one that holds a comma needs quotation marks."
+                )
             row = _checked(cells, where)
             if row.key in rows:
                 raise RunError(f"{where}: {row.learner} has a row in {row.setting} already: keep one of them.")
             rows[row.key] = row
+    except csv.Error as error:
+        raise RunError(
+            f"{path}, line {reader.line_num + 1}: {error}. A quotation mark needs a second one at the end of its cell."
+        ) from error
     return list(rows.values())
 
 
-def _checked(cells: Mapping[str | None, Any], where: str) -> Row:
-    if None in cells or None in cells.values():
-        raise RunError(f"{where}: must have {len(COLUMNS)} cells; one that holds a comma needs quotation marks.")
-    numbers: dict[str, float] = {}
-    for name in ("score", "regret", "regret_low", "regret_high", "interactions"):
-        try:
-            numbers[name] = float(cells[name])
-        except ValueError:
-            raise RunError(f"{where}: `{name}` must be a number, got {cells[name]!r}.") from None
-    row = Row(
-        cells["setting"],
-        cells["learner"],
-        numbers["score"],
-        numbers["regret"],
-        numbers["regret_low"],
-        numbers["regret_high"],
-        int(numbers["interactions"]),
-        cells["seeds"],
-        cells["commit"],
-        cells["command"],
-    )
+def _checked(cells: Mapping[str, str], where: str) -> Row:
+    """The row of some cells.
+
+    Raises:
+        RunError: For the first wrong cell, which the error names after the place ``where``.
+    """
+    numbers = {name: _number(name, cells[name], kind, where) for name, kind in _NUMBERS.items()}
+    values: dict[str, Any] = {**cells, **numbers}
+    row = Row(**values)
     _check(row, where)
     return row
+
+
+def _number(name: str, cell: str, kind: type[int] | type[float], where: str) -> float:
+    with contextlib.suppress(ValueError, OverflowError):
+        number = kind(cell)
+        if math.isfinite(number):
+            return number
+    what = "whole number" if kind is int else "number"
+    raise RunError(f"{where}: `{name}` must be a {what}, got {cell!r:.80}.")
 
 
 def _check(row: Row, where: str) -> None:
@@ -194,11 +214,11 @@ def _check(row: Row, where: str) -> None:
         "learner": (re.fullmatch(r"[\w.-]+", row.learner), "be letters, digits, dots, hyphens and underscores"),
         "score": (row.score <= 1, "be at most 1, the oracle"),
         "regret": (
-            0 <= row.regret_low <= row.regret <= row.regret_high < float("inf"),
+            0 <= row.regret_low <= row.regret <= row.regret_high,
             "lie between `regret_low`, at least 0, and `regret_high`",
         ),
         "interactions": (row.interactions > 0, "be above 0"),
-        "seeds": (_SEEDS.fullmatch(row.seeds), "be such as 200-209 or 0 1 5"),
+        "seeds": (_are_seeds(row.seeds), "be such as 200-209 or 0 1 5"),
         "commit": (
             re.fullmatch(r"[0-9a-f]{7,40}", row.commit),
             "be 7 to 40 hexadecimal digits, of a checkout without changes",
@@ -210,12 +230,19 @@ def _check(row: Row, where: str) -> None:
             raise RunError(f"{where}: `{name}` must {must}, got {getattr(row, name)!r}.")
 
 
+def _are_seeds(text: str) -> bool:
+    ends = [part.split("-") for part in text.split(" ")]
+    return _SEEDS.fullmatch(text) is not None and all(int(each[0]) <= int(each[-1]) for each in ends)
+
+
 def table_of(rows: Sequence[Row]) -> str:
     """The content of the file: rows as comma-separated values."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([format(cell, "g") if isinstance(cell, float) else cell for cell in astuple(row)] for row in rows)
+    for row in rows:
+        # All digits, so that a row of somebody's stays as it was.
+        writer.writerow([repr(cell).removesuffix(".0") if isinstance(cell, float) else cell for cell in astuple(row)])
     return stream.getvalue()
 
 
@@ -235,7 +262,7 @@ def page_of(text: str, rows: Sequence[Row]) -> str:
             [
                 f"`{row.learner}`",
                 f"{row.score:.3f}",
-                f"{row.regret:g} [{row.regret_low:g}, {row.regret_high:g}]",
+                f"{_in_page(row.regret)} [{_in_page(row.regret_low)}, {_in_page(row.regret_high)}]",
                 f"{row.interactions:,}",
                 row.seeds,
                 f"`{row.commit[:7]}`",
@@ -244,6 +271,10 @@ def page_of(text: str, rows: Sequence[Row]) -> str:
         ]
         parts.append(f"## {setting}\n\n{markdown_table(header, lines)}\n\n")
     return _TABLE.sub(lambda marks: f"{marks[1]}\n{''.join(parts)}{marks[2]}", text)
+
+
+def _in_page(regret: float) -> str:
+    return f"{regret:,.1f}".removesuffix(".0")
 
 
 def _command_of(whole: str, setting: str, learner: str) -> str:

@@ -61,7 +61,7 @@ def main(cfg: DictConfig) -> None:
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
     rows = [
-        [learner, *(interval_cell(interval(column, cfg.reps)) for column in np.array(values).T)]
+        [learner, *(interval_cell(interval(column, cfg.reps), len(column)) for column in np.array(values).T)]
         for learner, values in scores.items()
     ]
     print(

@@ -44,7 +44,10 @@ def main(cfg: DictConfig) -> None:
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
     rows = [
-        [learner, *(interval_cell(interval(np.array(values), cfg.reps)) for values in by_quadrant.values())]
+        [
+            learner,
+            *(interval_cell(interval(np.array(values), cfg.reps), len(values)) for values in by_quadrant.values()),
+        ]
         for learner, by_quadrant in scores.items()
     ]
     print(format_table(["IQM of the score", *QUADRANTS], rows))

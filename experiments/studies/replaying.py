@@ -189,10 +189,9 @@ class LogSets:
         result: dict[str, dict[int, float]] = {}
         for name, values in metrics.items():
             known = ~np.isnan(values)
-            result[name] = {
-                int(person): float(values[known & (self.people == person)].mean())
-                for person in np.unique(self.people[known])
-            }
+            people, place = np.unique(self.people[known], return_inverse=True)
+            means = np.bincount(place, weights=values[known]) / np.bincount(place)
+            result[name] = dict(zip(people.tolist(), means.tolist(), strict=True))
         return result
 
     def score_agent(self, agent: Any) -> dict[str, dict[int, float]]:

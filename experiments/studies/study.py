@@ -22,7 +22,8 @@ IN_WORDS = (
     "The score is that of the greedy choice on held-out applicants: 0 is a random choice, 1 the oracle; means are over "
     f"seeds. Worst seed: the lowest score that any seed had from {WORST_FROM} interactions on, and where that seed "
     "began. Regret: cumulative expected regret while learning. CPU ms: milliseconds of CPU an interaction, evaluations "
-    "not counted. In brackets: 95 % bootstrap intervals over seeds."
+    "not counted. In brackets: 95 % bootstrap intervals over seeds; with fewer than three seeds there are none, "
+    "because so few do not tell how much seeds differ."
 )
 
 _SCORE, _REGRET, _CPU = "held_out/score", "online/cumulative_regret", "cpu_seconds"
@@ -143,7 +144,7 @@ class Study:
                     learner,
                     *(f"{mean:.3f}" for mean in scores.mean(axis=0)),
                     f"{worst.score:.2f} from {worst.start:.2f}",
-                    interval_cell(mean_interval(self.regret[learner], self.reps), ".0f"),
+                    interval_cell(mean_interval(self.regret[learner], self.reps), len(self.seeds), ".0f"),
                     f"{self.cpu_ms(learner):.1f}",
                 ]
             )
@@ -153,22 +154,21 @@ class Study:
         """Interquartile mean of each learner's score at each point."""
         header = ["IQM of the score after", *(f"{point:,}" for point in self.points)]
         return header, [
-            [learner, *(interval_cell(interval(column, self.reps)) for column in scores.T)]
+            [learner, *(interval_cell(interval(column, self.reps), len(self.seeds)) for column in scores.T)]
             for learner, scores in self.scores.items()
         ]
 
     def difference_table(self, reference: str) -> Table:
         """Differences between each learner and the reference, paired by seed."""
         header = [f"less {reference}, score after", *(f"{point:,}" for point in self.points), "regret"]
-        rows = []
+        n_seeds, rows = len(self.seeds), []
         for learner in self.scores:
             if learner == reference:
                 continue
             scores = paired_difference(self.scores[learner], self.scores[reference], self.reps)
             regret = paired_difference(self.regret[learner], self.regret[reference], self.reps)
-            rows.append(
-                [learner, *(interval_cell(column, "+.3f") for column in scores.T), interval_cell(regret, "+.0f")]
-            )
+            cells = [interval_cell(column, n_seeds, "+.3f") for column in scores.T]
+            rows.append([learner, *cells, interval_cell(regret, n_seeds, "+.0f")])
         return header, rows
 
     def rows(self) -> Iterator[dict[str, Any]]:

@@ -404,6 +404,25 @@ def test_numbers_of_interactions_are_whole_and_each_stands_once(tmp_path, monkey
     assert "20" in said and len(set(said)) == len(said)
 
 
+def test_a_name_that_begins_with_an_underscore_is_in_the_legend(tmp_path, monkeypatch):
+    said = []
+
+    def saved(figure, *_):
+        said.append([text.get_text() for text in figure.legends[0].get_texts()])
+        plt.close(figure)
+
+    monkeypatch.setattr(plots, "_saved", saved)
+    named = ["_mine", "other"]
+    table = [pd.DataFrame({"x": [0, 10], "y": [0.3, 0.4]})]
+    plots.curves(tmp_path, "n", "t", "c", dict.fromkeys(named, table), "x", "y", y_label="y", extra={"cosine": table})
+    plots.lorenz_curves(tmp_path, "n", "t", "c", dict.fromkeys(named, np.linspace(0, 1, 9)), named)
+    worth = {name: {"sales": (0.5, 0.0, 1)} for name in named}
+    plots.families(tmp_path, "n", "t", "c", {"sales": (0.0, 1.0)}, worth, {"sales": 0.4}, named)
+    plots.level_paths(tmp_path, "n", "t", "c", dict.fromkeys(named, ([1, 2], True)))
+
+    assert said == [[*named, "cosine"], [*named, "all jobs equally"], [*named, "cosine"], named]
+
+
 def test_an_axis_of_powers_says_numbers_and_no_formulas(tmp_path, monkeypatch):
     said = []
 

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+import tracemalloc
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -269,6 +270,7 @@ def test_the_file_of_a_check_has_the_table_that_is_printed(tmp_path):
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert "AUC, own occupation against another family" in [row[0] for row in table["rows"]]
     assert all(" ".join(" ".join(row).split()) in lines for row in table["rows"])
+    assert "They cover other pairs of the same applicants and jobs." in done.stdout
 
 
 def test_the_check_gives_intervals_over_pairs():
@@ -376,6 +378,9 @@ def test_the_check_of_failures_counts_them(few_attacks):
         simulator = LLMSimulator("openai/fake", api_base=fake.api_base)
         result = check.check_simulator(simulator, load_market("recorded"), sizes(**FEW), 0)
     assert result["decisions"]["failures"] == {"rejected": 20}
+    assert (result["decisions"]["n"], result["decisions"]["n_asked"]) == (0, 20)
+    counts = {row[0]: row[3] for row in check._table(result)}
+    assert counts["decided apply, of random pairs"] == "0" and counts["no decision: rejected"] == "20"
     assert result["separation"]["auc"] is None
     assert check._table(result)
 
@@ -387,6 +392,30 @@ def test_the_check_of_a_simulator_that_cannot_be_asked_of_other_texts_leaves_tha
     assert result["separation"]["auc"] > 0.9
     assert result["injection"] is None
     assert any(row[0].startswith("AUC") for row in check._table(result))
+
+
+def test_all_pairs_of_a_market_are_compared_in_little_memory(monkeypatch):
+    """A comparison of each score with each would take 800 MB here, and 34 GB on the default market."""
+    monkeypatch.setattr(check, "_RESAMPLED", 20)
+    rng = np.random.default_rng(0)
+    good, bad = rng.integers(50, size=5_000) + 5.0, rng.integers(50, size=20_000) + 0.0
+    tracemalloc.start()
+    try:
+        low, high = check._auc_interval(good, bad)
+        assert low < check.auc(good, bad) < high
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_interval_of_an_auc_is_as_by_comparing_each_score_with_each():
+    rng = np.random.default_rng(1)
+    good, bad = rng.integers(6, size=30) + 1.0, rng.integers(6, size=40) + 0.0
+    drawn, found = np.random.default_rng(0), []
+    for _ in range(check._RESAMPLED):
+        left, right = (side[drawn.integers(len(side), size=len(side))] for side in (good, bad))
+        found.append((left[:, None] > right).mean() + 0.5 * (left[:, None] == right).mean())
+    assert check._auc_interval(good, bad) == pytest.approx(np.quantile(found, (0.025, 0.975)), abs=1e-12)
 
 
 def test_auc_counts_ties_half():

@@ -258,16 +258,24 @@ def test_the_command_replays_a_log_and_writes_its_tables(log, tmp_path):
     )
 
     assert done.returncode == 0, done.stderr
+    compared = [f"{metric} less cosine's" for metric in ("AUC", "nDCG@10", "hit@10")]
     content = json.loads((tmp_path / "out" / "replay.json").read_text())
     assert [table["header"] for table in content["tables"]] == [
-        [f"{metric}", "0 answers", "10 answers"]
-        for metric in ("AUC after", "nDCG@10 after", "hit@10 after", "AUC less cosine's after")
+        [said, "0 answers", "10 answers"]
+        for said in (
+            *(f"{metric} after" for metric in ("AUC", "nDCG@10", "hit@10", *compared)),
+            "AUC less cosine's in the worst repeat, after",
+        )
     ]
     once, again = content["scores"]["linear_greedy"]
     assert once["hit@10"] != again["hit@10"], "other sets, folds and order"
     assert [row[0] for row in content["tables"][0]["rows"]] == ["cosine", "linear_greedy"]
     assert "30 people, 2 sets of 6 answered jobs each" in done.stdout
     assert "5 folds, 2 times" in done.stdout
+    scored = {metric: {*once[metric], *again[metric]} for metric in once}
+    assert content["n_people"] == {metric: len(people) for metric, people in scored.items()}
+    assert len(scored["AUC"]) < 30, "somebody has no set with a hit"
+    assert f"AUC is over {len(scored['AUC'])} people" in done.stdout
 
 
 def test_a_person_counts_in_the_repeats_that_scored_them():
@@ -275,12 +283,27 @@ def test_a_person_counts_in_the_repeats_that_scored_them():
     assert replay.mean_scores(repeats) == {"AUC": {1: pytest.approx([0.6, 0.8]), 2: [0.2, 0.2], 3: [1.0, 0.0]}}
 
 
-def test_the_worst_repeat_stands_beside_the_mean():
+def test_learners_are_compared_with_cosine_person_by_person():
+    cosine = {"AUC": {3: [0.9], 1: [0.5], 2: [0.1]}}
+    learner = {"AUC": {1: [0.6], 2: [0.3], 3: [0.9]}}
+    ((header, rows),) = replay.apart_tables({"cosine": cosine, "learner": learner}, [50], reps=2_000)
+    assert header == ["AUC less cosine's after", "50 answers"]
+    # Differences .1, .2, 0: their interval is that of three draws of them, much narrower than that of .9, .5, .1.
+    assert rows == [["learner", "+0.1000 [+0.0000, +0.2000]"]]
+
+
+def test_two_people_have_no_interval():
+    found = {name: {"AUC": {1: [0.5], 2: [0.7]}} for name in ("cosine", "learner")}
+    assert replay.apart_tables(found, [50], reps=50)[0][1] == [["learner", "+0.0000"]]
+    assert replay.tables_of(found, [50], reps=50)[0][1] == [["cosine", "0.600"], ["learner", "0.600"]]
+
+
+def test_the_worst_repeat_has_a_table():
     cosine = [{"AUC": {1: [0.5], 2: [0.7]}}, {"AUC": {1: [0.6], 2: [0.6]}}]
     learner = [{"AUC": {1: [0.7], 2: [0.7]}}, {"AUC": {1: [0.6], 2: [0.58]}}]
-    header, rows = replay.apart_table({"cosine": cosine, "learner": learner}, [50])
-    assert header == ["AUC less cosine's after", "50 answers"]
-    assert rows == [["learner", "+0.0450 (worst -0.0100)"]]
+    header, rows = replay.worst_table({"cosine": cosine, "learner": learner}, [50])
+    assert header == ["AUC less cosine's in the worst repeat, after", "50 answers"]
+    assert rows == [["learner", "-0.0100"]]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -7,9 +8,17 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from scipy.stats import trim_mean
 
+from experiments.runs import intervals
 from experiments.runs.folders import RunError
-from experiments.runs.intervals import interval, mean_interval, paired_difference, probability_of_improvement
-from experiments.studies.study import Study
+from experiments.runs.intervals import (
+    interval,
+    interval_cell,
+    mean_interval,
+    paired_difference,
+    probability_of_improvement,
+    resamples,
+)
+from experiments.studies.study import IN_WORDS, Study
 
 
 def study(**scores):
@@ -34,6 +43,40 @@ def test_the_interval_is_of_the_interquartile_mean():
     assert low < middle < high
     assert high - low < 0.2
     assert interval(values, reps=500) == (middle, low, high)
+
+
+def test_resamples_of_many_values_take_little_memory():
+    """All resamples at once would take 2 GB here."""
+    values = np.random.default_rng(0).random((20_000, 4))
+    tracemalloc.start()
+    try:
+        mean, low, high = mean_interval(values, reps=2_000)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
+    assert (low < mean).all() and (mean < high).all() and (high - low < 0.01).all()
+
+
+def test_how_many_resamples_come_at_a_time_does_not_change_them(monkeypatch):
+    values = np.random.default_rng(0).random((7, 2))
+    at_once = np.random.default_rng(3).integers(7, size=(50, 7))
+    before = mean_interval(values, 50, seed=3), interval(values[:, 0], 50, seed=3)
+    monkeypatch.setattr(intervals, "_AT_ONCE", 3 * 7)
+    parts = list(resamples(7, 50, seed=3))
+    assert len(parts) == 17 and (np.concatenate(parts) == at_once).all()
+    assert (before[0] == mean_interval(values, 50, seed=3)).all()
+    assert before[1] == interval(values[:, 0], 50, seed=3)
+    assert (before[0][1:] == np.quantile(values[at_once].mean(axis=1), (0.025, 0.975), axis=0)).all()
+
+
+@pytest.mark.parametrize("n_seeds", [1, 2])
+def test_fewer_than_three_seeds_have_no_interval(n_seeds):
+    few = study(one=[[0.1, 0.2, 0.3], [0.2, 0.2, 0.3]][:n_seeds], other=[[0.4, 0.4, 0.4]] * n_seeds)
+    tables = few.table(), few.iqm_table(), few.difference_table("one")
+    assert not any("[" in cell for _, rows in tables for row in rows for cell in row)
+    assert tables[2][1][0][-1] == "+0"
+    assert "with fewer than three seeds there are none" in IN_WORDS
+    assert interval_cell((0.5, 0.4, 0.6), 3) == "0.50 [0.40, 0.60]"
 
 
 def test_the_probability_of_improvement_compares_seed_by_seed_and_counts_ties_half():
@@ -75,7 +118,7 @@ def test_a_table_gives_means_worst_seed_regret_and_cpu_time():
     header, rows = study(one=[[0.1, 0.2, 0.3], [0.3, 0.4, 0.5]]).table()
 
     assert header == ["mean score after", "0", "20", "100", "worst seed", "regret", "CPU ms"]
-    assert rows == [["one", "0.200", "0.300", "0.400", "0.20 from 0.10", "10 [10, 10]", "5.0"]]
+    assert rows == [["one", "0.200", "0.300", "0.400", "0.20 from 0.10", "10", "5.0"]]
 
 
 def test_the_second_table_gives_interquartile_means():

@@ -66,6 +66,19 @@ def test_returns_and_regret_add_up():
     assert cumulative_regret([0.0, 1.0, 0.5], [1.0, 1.0, 1.0]).tolist() == [1.0, 1.0, 1.5]
 
 
+def test_rewards_of_unlike_lengths_or_unknown_ones_are_refused():
+    with pytest.raises(
+        ValueError, match=r"`chosen`, `random`, `oracle` must have one shape \(n,\), got \(2,\), \(1,\)"
+    ):
+        normalised_score([1.0, 1.0], [0.0], [1.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match="`oracle` must be numbers, entry 1 is NaN: leave this entry out of"):
+        normalised_score([0.0, 0.0], [0.0, 0.0], [1.0, np.nan])
+    with pytest.raises(ValueError, match=r"`chosen`, `oracle` must have one shape \(n,\), got \(3,\), \(1,\)"):
+        cumulative_regret([1.0, 2.0, 3.0], [3.0])
+    with pytest.raises(ValueError, match="`chosen` must be numbers, entry 0 is NaN"):
+        cumulative_regret([np.nan, 2.0], [3.0, 3.0])
+
+
 def test_coverage_and_gini_tell_even_from_uneven():
     assert coverage([0, 1, 1, 3], 8) == 3 / 8
     assert gini([5, 5, 5]) == pytest.approx(0)
@@ -144,10 +157,15 @@ def test_infinite_scores_are_compared_like_others():
     assert auc([[np.inf, 1.0, np.inf]], [[True, False, False]]) == pytest.approx([0.75])
 
 
-def test_a_hit_that_is_nan_is_none_as_in_the_other_metrics():
-    scores, hits = [[1.0, 2.0, 3.0]], [[np.nan, 1.0, 0.0]]
-    assert auc(scores, hits) == pytest.approx([0.5])
-    assert mrr(scores, hits) == pytest.approx([0.5])
+@pytest.mark.parametrize("ties", ["position", "mean"])
+def test_an_unknown_answer_is_not_taken_for_none(ties):
+    scores, answers = [[1.0, 2.0], [1.0, 2.0]], [[1.0, 0.0], [np.nan, 1.0]]
+    for measure in (auc, mrr):
+        with pytest.raises(ValueError, match="`hits` must be known, row 1 has NaN: leave out candidates"):
+            measure(scores, answers)
+    for cut, name in ((ndcg_at_k, "gains"), (hit_rate_at_k, "hits")):
+        with pytest.raises(ValueError, match=f"`{name}` must be known, row 1 has NaN: leave out candidates"):
+            cut(scores, answers, 1, ties=ties)
 
 
 @pytest.mark.parametrize("metric", [auc, lambda scores, hits: ndcg_at_k(scores, hits, 10, ties="mean")])
