@@ -14,6 +14,9 @@ from dynaq_algo.agent_file import place_of, reading
 
 __all__ = ["ActionTable", "find_action_table", "table_elsewhere"]
 
+_AS_READ = np.dtype("<f4")
+"""The type of the numbers that an agent reads."""
+
 
 class ActionTable:
     """The features of every action, one row for each id. The table may stay on disk.
@@ -45,7 +48,8 @@ class ActionTable:
         self.values = values
         self.dim = int(values.shape[1])
         self.path = _memmap_path(values)
-        self._sha256: str | None = None
+        # Checksums of the whole table, by the type of the numbers.
+        self._sha256: dict[np.dtype[Any], str] = {}
 
     def __len__(self) -> int:
         """Number of actions."""
@@ -74,11 +78,14 @@ class ActionTable:
 
     @property
     def reference(self) -> dict[str, str | int | None]:
-        """The path, checksum and number of rows of the table, in plain JSON, for a saved agent."""
-        return {"path": self.path, "sha256": self.sha256, "rows": len(self)}
+        """The path, checksums and number of rows of the table, in plain JSON, for a saved agent."""
+        of_float32 = self._sha256_of_first(len(self), _AS_READ)
+        return {"path": self.path, "sha256": self.sha256, "sha256_of_float32": of_float32, "rows": len(self)}
 
     def check_beginning(self, reference: Mapping[str, Any]) -> None:
         """Refuse this table if it does not begin with the rows of a saved table.
+
+        Tables of another type are equal if all numbers are the same in float32, because an agent reads them so.
 
         Args:
             reference: The saved table's :attr:`reference`.
@@ -87,7 +94,9 @@ class ActionTable:
             ValueError: If this table is shorter, or its first rows differ.
         """
         n, sha256 = int(reference["rows"] or 0), str(reference["sha256"])
-        if len(self) < n or self.sha256_of_first(n) != sha256:
+        # Earlier versions saved one checksum, which is that of float32 if the table was of this type.
+        as_read = str(reference.get("sha256_of_float32") or sha256)
+        if len(self) < n or (self.sha256_of_first(n) != sha256 and self._sha256_of_first(n, _AS_READ) != as_read):
             raise ValueError(
                 f"`action_features` must begin with the {n} rows of the table that the agent was trained with (sha256 "
                 f"{sha256[:12]}...), got a table {self.values.shape} that does not, so its ids name other actions. "
@@ -112,18 +121,24 @@ class ActionTable:
     @property
     def sha256(self) -> str:
         """Checksum over type, shape and values. The values are read once, in pieces."""
-        if self._sha256 is None:
-            self._sha256 = self._checksum(len(self))
-        return self._sha256
+        return self.sha256_of_first(len(self))
 
     def sha256_of_first(self, n: int) -> str:
         """The checksum that a table of the first n rows would have."""
-        return self.sha256 if n == len(self) else self._checksum(n)
+        return self._sha256_of_first(n, self.values.dtype)
 
-    def _checksum(self, n: int) -> str:
-        digest = hashlib.sha256(f"{self.values.dtype.str} {(n, self.dim)}".encode())
+    def _sha256_of_first(self, n: int, dtype: np.dtype[Any]) -> str:
+        """The checksum of the first n rows as numbers of a type."""
+        if n != len(self):
+            return self._checksum(n, dtype)
+        if dtype not in self._sha256:
+            self._sha256[dtype] = self._checksum(n, dtype)
+        return self._sha256[dtype]
+
+    def _checksum(self, n: int, dtype: np.dtype[Any]) -> str:
+        digest = hashlib.sha256(f"{dtype.str} {(n, self.dim)}".encode())
         for start in range(0, n, 65_536):
-            digest.update(np.ascontiguousarray(self.values[start : min(start + 65_536, n)]).data)
+            digest.update(np.ascontiguousarray(self.values[start : min(start + 65_536, n)], dtype).data)
         return digest.hexdigest()
 
 

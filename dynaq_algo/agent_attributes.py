@@ -12,6 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.noise import ActionNoise
 
 from dynaq_algo.agent_file import AgentFileError
+from dynaq_algo.arguments import is_whole
 from dynaq_algo.forecasts import TransitionForecasts
 from dynaq_algo.policies import CandidatePolicy
 from dynaq_algo.world_model import RewardForecasts
@@ -42,7 +43,8 @@ KINDS_OF_STATE: dict[Any, tuple[str, ...]] = {
     bool: ("relabel", "use_sde", "use_sde_at_warmup", "_gradient_steps_by_default", "_is_anchored"),
     str: ("planning", "bootstrap", "world_model_name"),
     str | None: ("tensorboard_log",),
-    dict: ("world_model_kwargs", "_component_windows"),
+    dict: ("world_model_kwargs", "_component_windows", "_told"),
+    list: ("save_without",),
     dict | None: ("reads",),
     deque | None: ("ep_info_buffer", "ep_success_buffer"),
     np.ndarray | dict | None: ("_last_obs", "_last_original_obs", "_last_episode_starts"),
@@ -77,6 +79,10 @@ def check_attributes(shown: Any, data: Mapping[str, Any], agent_class: type) -> 
     for name, kind in wanted:
         if not isinstance(data.get(name), kind) or (isinstance(data[name], bool) and kind is not bool):
             raise AgentFileError(f"{shown}: `{name}` must be {kind}, got {data.get(name)!r:.80}. Save the agent again.")
+    if not all(is_whole(n) for n in data.get("_told", {}).values()):
+        raise AgentFileError(f"{shown}: `_told` must hold whole numbers. Save the agent again.")
+    if not all(isinstance(name, str) for name in data.get("save_without", [])):
+        raise AgentFileError(f"{shown}: `save_without` must hold names. Save the agent again.")
     folder = data.get("tensorboard_log") or ""
     if "\0" in folder or len(folder) > MOST_LETTERS or any(len(name) > LONGEST_NAME for name in PurePath(folder).parts):
         raise AgentFileError(

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from stable_baselines3.common.save_util import load_from_zip_file, save_to_zip_file
 
+from dynaq_algo.arguments import require_names
 from dynaq_algo.plain_data import MAX_BYTES, TYPE, NotPlain, from_json, to_json
 
 __all__ = [
@@ -65,6 +66,11 @@ def place_of(path: str | PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
+def zip_of(path: str | PathLike[str]) -> str | PathLike[str]:
+    """The path of the zip that is written: a path without a suffix gets `.zip`, as in SB3."""
+    return path if Path(path).suffix else f"{fspath(path)}.zip"
+
+
 def write_agent(
     path: File, kind: str, data: Mapping[str, Any], params: Mapping[str, Any], left_out: Collection[str]
 ) -> None:
@@ -89,8 +95,8 @@ def write_agent(
             if name not in left_out:
                 raise ValueError(
                     f"`{name}` holds {error}, and an agent is saved as JSON and tensors. Save without it, "
-                    f'`save(path, exclude=["{name}"])`, and give it back when loading, '
-                    f'`load(path, custom_objects={{"{name}": ...}})`.'
+                    f'`save(path, exclude=["{name}"])`, or set `model.save_without = ["{name}"]` before a callback '
+                    f'saves it, and give it back when loading, `load(path, custom_objects={{"{name}": ...}})`.'
                 ) from error
             plain[name] = {TYPE: LEFT_OUT}
         else:
@@ -104,7 +110,7 @@ def write_agent(
     if not isinstance(path, (str, PathLike)):
         path.write(buffer.getbuffer())
         return
-    with whole_file(path if Path(path).suffix else f"{fspath(path)}.zip") as file:
+    with whole_file(zip_of(path)) as file:
         file.write(buffer.getbuffer())
 
 
@@ -164,7 +170,7 @@ def read_agent(
         AgentFileError: If it is not an agent of this version, is incomplete, or is larger than `max_bytes`.
     """
     shown = fspath(path) if isinstance(path, (str, PathLike)) else "the file"
-    with reading(shown), _opened(path) as file, zipfile.ZipFile(file) as archive:
+    with reading(shown), opened(path) as file, zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         if sum(entry.file_size for entry in archive.infolist()) > max_bytes:
             raise AgentFileError(
@@ -271,16 +277,22 @@ def convert_agent(old: str | PathLike[str], new: str | PathLike[str], exclude: C
         exclude: Names of attributes that are code, and are left out. `load` takes them as `custom_objects`.
 
     Raises:
-        ValueError: If an attribute that is not left out cannot be written as JSON.
+        ValueError: If an attribute that is not left out cannot be written as JSON, or `exclude` is a text.
     """
+    left_out = require_names("exclude", exclude)
     data, params, _ = load_from_zip_file(place_of(old), device="cpu")
     data = data or {}
     kept = {name: value for name, value in data.items() if name not in REMADE}
-    write_agent(new, "DynaQ", kept, params, exclude)
+    write_agent(new, "DynaQ", kept, params, left_out)
 
 
 @contextmanager
-def _opened(path: File) -> Iterator[Any]:
+def opened(path: File) -> Iterator[Any]:
+    """The open zip of an agent. A path may lack its suffix; an open file is returned as it is.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
     if not isinstance(path, (str, PathLike)):
         yield path
         return

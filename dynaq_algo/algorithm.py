@@ -29,9 +29,11 @@ from dynaq_algo.agent_attributes import check_attributes
 from dynaq_algo.agent_file import REMADE, building, read_agent, reading, write_agent
 from dynaq_algo.arguments import (
     check_collecting,
+    is_whole,
     python_numbers,
     refuse_unknown_arguments,
     require_flag,
+    require_names,
     require_whole,
     suggestion,
 )
@@ -50,12 +52,11 @@ from dynaq_algo.networks import PairNetwork, denormals_flushed
 from dynaq_algo.offline import Answers, OfflineBatch, OfflineData, passes
 from dynaq_algo.plain_data import MAX_BYTES
 from dynaq_algo.policies import CandidatePolicy
-from dynaq_algo.replay import CandidateReplay, Transitions
+from dynaq_algo.replay import UNKNOWN, CandidateReplay, Transitions
 from dynaq_algo.target_values import TargetValues
 from dynaq_algo.transition_model import TransitionModel
 from dynaq_algo.validity import Validity
 from dynaq_algo.vec_env import (
-    GymnasiumVecEnv,
     as_vec_env,
     attribute_of,
     observation_sample_of,
@@ -84,7 +85,8 @@ class CandidateAlgorithm(DQN):
     target network when that is due. It keeps the initial weights for `weight_pull`, learns from answers given outside
     of :meth:`learn`, and saves and loads. A subclass makes the networks in :meth:`_setup_model`. There it also makes
     `_kept_values`, a store for values that the target network has computed, so that they need not be computed again. It
-    defines :meth:`predict`, :meth:`train`, :meth:`_offline_update` and :meth:`_optimizers`.
+    defines :meth:`predict`, :meth:`train`, :meth:`_score_new_transitions`, :meth:`_offline_update` and
+    :meth:`_optimizers`.
 
     Args:
         policy: See :class:`~dynaq_algo.dynaq.DynaQ` for this and all other arguments.
@@ -114,7 +116,6 @@ class CandidateAlgorithm(DQN):
     bootstrap: str
     _kept_values: TargetValues
     _n_scored: int
-    _n_told_before: int
 
     def __init__(
         self,
@@ -151,6 +152,8 @@ class CandidateAlgorithm(DQN):
             _init_setup_model=False,
             **kwargs,
         )
+        # Epsilon of an agent that never went through `learn`; SB3 has 0 here.
+        self.exploration_rate = self.exploration_final_eps
         self.relabel = require_flag("relabel", relabel)
         self.weight_pull = python_numbers(weight_pull)
         self.action_features = action_features
@@ -162,8 +165,13 @@ class CandidateAlgorithm(DQN):
         self._shown_table: np.ndarray | None = None
         # The parts of an observation that the agent reads, kept in a saved agent; see what_is_read.
         self.reads: dict[str, Any] = {}
+        # What every `save` leaves out, for callbacks, which cannot pass `exclude`.
+        self.save_without: Iterable[str] = []
         self._gradient_steps_by_default = gradient_steps is None
         self._n_transitions = 0
+        # Of each replay whose transitions the world model was told: how many, counted from the first, by the replay's
+        # id. `_told_of_each` adds those of the present replay.
+        self._told: dict[str, int] = {}
         # Whether the initial weights for `weight_pull` are kept; a saved agent then holds them.
         self._is_anchored = False
         self._action_table_reference: dict[str, str | int | None] | None = None
@@ -210,8 +218,8 @@ class CandidateAlgorithm(DQN):
         self.exploration_schedule = LinearSchedule(
             self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
         )
-        # How many transitions a saved world model was told. Loading the replay puts the number back into `_n_scored`.
-        self._n_told_before = getattr(self, "_n_scored", 0)
+        if not self._told and vars(self).get("_n_scored"):  # a file of an earlier version has only the number
+            self._told = {UNKNOWN: self._n_scored}
         self._n_scored = self._rollout_steps = self._rollout_episodes = 0
 
     def _find_pair_features(self) -> None:
@@ -287,12 +295,18 @@ class CandidateAlgorithm(DQN):
                 f"`env` must show {an} `action_mask`, because the environment so far shows {one}. `DynaQ.load(path, "
                 "env=env)` takes environments with and without a mask: save the agent, and load it there."
             )
+        before, now = self.policy.layout.progress_bounds, layout.progress_bounds
+        if self.world_model.knows_transitions and not np.array_equal(before or [], now or []):
+            raise ValueError(
+                "`env` must show `progress` within the bounds for which the model of transitions was made, "
+                f"{_shown(before)}, got {_shown(now)}. Give its space these bounds, or train a new agent."
+            )
         table, is_given = self.action_table, self.action_features is not None
         shown_table = None if table is None else table_of(env)
         if table is not None:
             table = table_elsewhere(table, is_given, self._shown_table, shown_table, layout.largest_id)
-        if table is not self.action_table or is_given:
-            # Ids may name more actions than before.
+        if self.reads or table is not self.action_table or is_given:
+            # Ids may name more actions than before, and a Box may have other bounds. SB3 would refuse both.
             self.observation_space = self.policy.observation_space = env.observation_space
         super().set_env(env, force_reset)
         self.policy.action_table = self.action_table = table
@@ -301,9 +315,8 @@ class CandidateAlgorithm(DQN):
 
     @staticmethod
     def _wrap_env(env: GymEnv | VectorEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        if isinstance(env, VectorEnv):
-            env = GymnasiumVecEnv(env, monitor=monitor_wrapper)
-        return DQN._wrap_env(env, verbose, monitor_wrapper)
+        # SB3 would also transpose entries that look like images, and `predict` would then refuse what `env` shows.
+        return as_vec_env(env, monitor_wrapper)
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
@@ -322,7 +335,8 @@ class CandidateAlgorithm(DQN):
         when learning continues with `reset_num_timesteps=False`, the training that is due comes first.
 
         Raises:
-            ValueError: If `total_timesteps` is not a whole number of 0 or more, or a reward is not finite.
+            ValueError: If `total_timesteps` is not a whole number of 0 or more, `log_interval` is not one of 1 or more,
+                or a reward is not finite.
             TypeError: If an argument is unknown.
             NothingLearned: If no transition was valid. If only some were invalid, a warning says how many.
         """
@@ -330,6 +344,11 @@ class CandidateAlgorithm(DQN):
         names = ("callback", "log_interval", "tb_log_name", "reset_num_timesteps", "progress_bar")
         refuse_unknown_arguments(f"{type(self).__name__}.learn", kwargs, names)
         kwargs = {"tb_log_name": type(self).__name__, **dict(zip(names, args, strict=False)), **kwargs}
+        every = kwargs.get("log_interval")
+        if every is not None and not (is_whole(every) and every >= 1):
+            raise ValueError(
+                f"`log_interval` must be a whole number of episodes, 1 or more, or None for no log, got {every!r:.80}."
+            )
         if kwargs.get("reset_num_timesteps", True):
             self._rollout_steps = self._rollout_episodes = 0
         self._validity = Validity()
@@ -387,6 +406,8 @@ class CandidateAlgorithm(DQN):
         The action is returned twice, as in SB3.
         """
         obs: Any = self._last_obs
+        if self.num_timesteps == 0:
+            self.exploration_rate = self.exploration_initial_eps
         if self.num_timesteps < learning_starts:
             action = self.policy.layout.read(obs).any_action(self._rngs["exploration"])
         else:
@@ -428,10 +449,23 @@ class CandidateAlgorithm(DQN):
         if self._vec_normalize_env is not None:
             reward = self._vec_normalize_env.get_original_reward()
         assert self._last_obs is not None  # set by _setup_learn
+        self._make_room(replay_buffer, len(infos))
         obs = layout.read(self._last_obs)  # type: ignore[arg-type]
         replay_buffer.add(obs, next_obs, buffer_action, reward, dones & ~truncated, infos)
         self._take_note(infos)
         self._last_obs = new_obs
+
+    def _make_room(self, replay: CandidateReplay, n: int) -> None:
+        """Tell a world model that is told each transition once, if n more would overwrite some that it was not told.
+
+        Without this, episodes longer than `buffer_size` would lose answers where training waits for their end.
+        """
+        if self.world_model.optimizer is None and replay.n_added - self._n_scored + n > replay.capacity:
+            self._score_new_transitions()
+
+    def _score_new_transitions(self) -> None:
+        """Let the world model predict rewards that it has not been trained on, then tell it what was earned."""
+        raise NotImplementedError
 
     def _new_transitions(self, most: int | None) -> Transitions | None:
         """Transitions stored since the last call, at most the newest `most`; None if there are none."""
@@ -498,9 +532,13 @@ class CandidateAlgorithm(DQN):
         """Learn from answers that were given outside of :meth:`learn`, one after the other.
 
         Each answer is stored, counts as an interaction, and is followed by the updates that `learn` would make with
-        `train_freq=1`. Nothing is stored if one answer of a batch is refused. If a candidate set has another number of
-        candidates than in training, it is stored with the chosen one first, then those that the mask allows. If it has
-        too few, the first one is repeated; if it has too many, the last ones are left out.
+        `train_freq=1`. Epsilon is not lowered, because the number of answers to come is not known. :meth:`predict`
+        chooses by `exploration_rate`. For an agent that never went through :meth:`learn`, that is
+        `exploration_final_eps`.
+
+        Nothing is stored if one answer of a batch is refused. If a candidate set has another number of candidates than
+        in training, it is stored with the chosen one first, then those that the mask allows. If it has too few, the
+        first one is repeated; if it has too many, the last ones are left out.
 
         Args:
             observation: One observation or a batch of n.
@@ -531,6 +569,7 @@ class CandidateAlgorithm(DQN):
         for answer in answers.one_by_one(layout.n_candidates):
             self._take_note(answer.infos)
             self._see(answer.decisions)
+            self._make_room(self.replay_buffer, 1)
             self.replay_buffer.add(*answer)
             self.num_timesteps += 1
             self._count_transitions(1)
@@ -648,19 +687,24 @@ class CandidateAlgorithm(DQN):
         Args:
             path: The zip.
             exclude: Names of attributes to leave out. An attribute that is code, such as a function for the learning
-                rate or a class of your own, must be left out. `load(path, custom_objects={...})` gives it back.
+                rate or a class of your own, must be left out. `load(path, custom_objects={...})` gives it back. The
+                names in the attribute `save_without` are left out too: set it if a callback of SB3's saves the agent.
             include: Names to write although SB3 leaves them out.
 
         Raises:
-            ValueError: If an attribute is code; the message names it.
+            ValueError: If an attribute is code; the message names it. If `exclude`, `include` or `save_without` is a
+                text, or holds anything but names.
         """
+        save_without = require_names("save_without", self.save_without)
+        left_out = save_without | require_names("exclude", exclude or ())
+        included = require_names("include", include or ())
         if self.action_table is not None:
             self._action_table_reference = self.action_table.reference
         params = self.get_parameters()
-        unsaved = {*self._excluded_save_params(), *(name.split(".")[0] for name in params)} - set(include or ())
+        unsaved = {*self._excluded_save_params(), *(name.split(".")[0] for name in params)} - included
         data = {name: value for name, value in vars(self).items() if name not in unsaved}
-        data["_n_scored"] = max(self._n_scored, self._n_told_before)
-        write_agent(path, type(self).__name__, data, params, set(exclude or ()))
+        data |= {"_told": self._told_of_each(), "save_without": sorted(save_without)}
+        write_agent(path, type(self).__name__, data, params, left_out)
 
     @classmethod
     def load(  # type: ignore[override]
@@ -723,9 +767,11 @@ class CandidateAlgorithm(DQN):
     ) -> None:
         """Load what :meth:`save_replay_buffer` wrote.
 
-        The whole file is checked first. A file that is refused leaves the replay as it is. The world model of a loaded
-        agent may have been told some of these transitions before the agent was saved. The next training tells it the
-        others. The world model of a new agent is told all of them.
+        The whole file is checked first. A file that is refused leaves the replay as it is. The next training tells the
+        world model those of the transitions that it was not told yet. The world model of a loaded agent may have been
+        told the first of them before the agent was saved. An agent and a replay know this by the random id that each
+        replay has. The world model of another run is told all of them. Files of earlier versions hold no id: an agent
+        of an earlier version counts any replay of an earlier version as its own.
 
         Args:
             path: The file.
@@ -737,8 +783,14 @@ class CandidateAlgorithm(DQN):
             AgentFileError: If it is not a replay, is not whole, was changed, or holds numbers that are not finite.
             ValueError: If it is of another layout, or its ids name no action.
         """
+        told = self._told_of_each()
         self.replay_buffer.load(path, max_bytes, None if self.action_table is None else len(self.action_table))
-        self._n_scored = min(max(self._n_scored, self._n_told_before), self.replay_buffer.n_added)
+        self._told, self._n_scored = told, self.replay_buffer.n_known(told)
+
+    def _told_of_each(self) -> dict[str, int]:
+        """How many transitions the world model was told of each replay, counted from the first, by the replay's id."""
+        here = {replay: min(end, self._n_scored) for replay, end in self.replay_buffer.ends.items()}
+        return {**self._told, **{replay: max(n, self._told.get(replay, 0)) for replay, n in here.items()}}
 
     def save_checkpoint(self, folder: str | PathLike[str], exclude: Iterable[str] | None = None) -> None:
         """Save everything that :meth:`load_checkpoint` needs to go on as if the run had not been stopped.
@@ -831,13 +883,17 @@ class CandidateAlgorithm(DQN):
 
     def _excluded_save_params(self) -> list[str]:
         tables = ["action_features", "action_table", "_shown_table"]
-        own = ["pair_features", "anchors", "_validity", "_rngs", "_n_told_before"]
+        own = ["pair_features", "anchors", "_validity", "_rngs"]
         return [*super()._excluded_save_params(), *tables, *own, *REMADE]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         optimizer = [] if self.world_model.optimizer is None else ["world_model.optimizer"]
         anchors = ["anchors"] if self._is_anchored else []
         return ["policy", "policy.optimizer", "world_model", *optimizer, *anchors], []
+
+
+def _shown(bounds: tuple[np.ndarray, np.ndarray] | None) -> str:
+    return "none" if bounds is None else f"{bounds[0].tolist()} to {bounds[1].tolist()}"
 
 
 def _reward_weights(info: Mapping[str, Any]) -> dict[str, float]:

@@ -6,13 +6,14 @@ import inspect
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import gymnasium as gym
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
@@ -22,7 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 from torch.nn import functional as F
 
 from dynaq_algo.action_table import ActionTable, table_elsewhere
-from dynaq_algo.agent_file import AgentFileError, building, place_of, reading, whole_file, written_by
+from dynaq_algo.agent_file import AgentFileError, building, opened, reading, whole_file, written_by, zip_of
 from dynaq_algo.arguments import (
     refuse_other_choice,
     refuse_unknown_arguments,
@@ -35,7 +36,7 @@ from dynaq_algo.arguments import (
 from dynaq_algo.array_file import read_arrays
 from dynaq_algo.features import BlockwiseFeatures, candidates_of_ids, make_features
 from dynaq_algo.gaussian_process import GaussianProcess
-from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask
+from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask, refuse_nan
 from dynaq_algo.offline import Answers
 from dynaq_algo.plain_data import MAX_BYTES
 from dynaq_algo.prior_trust import source_weights, sources_of
@@ -59,6 +60,8 @@ FORMAT = "dynaq-bandit/1"
 _ARGUMENTS, _LEARNED = "arguments.json", "learned.npz"
 _TOGETHER = 256
 """At most this many answers are brought into a linear bandit's posterior together."""
+_SCORED = 4_096
+"""At most this many pairs are scored by a linear bandit at a time."""
 
 
 class Bandit:
@@ -113,7 +116,8 @@ class Bandit:
 
         Raises:
             ValueError: If there is not one action and one reward for each observation, if an action is not the index of
-                a candidate, if an id is not in the table of actions, or if a number is not finite.
+                a candidate, if an id is not in the table of actions, or if a number is not finite or so large that
+                products overflow.
         """
 
     def predict(
@@ -135,9 +139,11 @@ class Bandit:
             Index of the candidate, () for one observation, (n,) for a batch; and `state`.
 
         Raises:
-            ValueError: If an observation allows no candidate, or its shape is not that of the environment.
+            ValueError: If an observation allows no candidate, its shape is not that of the environment, or a score is
+                NaN.
         """
         scores = self.q_values(observation) if deterministic else self.explore(observation)
+        refuse_nan(scores)
         if self.layout.has_mask or "action_mask" in observation:
             mask = np.reshape(observation["action_mask"], scores.shape).astype(bool)
             check_mask(mask)
@@ -201,7 +207,11 @@ class Bandit:
         return self
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the bandit's arguments (JSON) and what it learned (arrays) to a zip. `load` executes nothing in it."""
+        """Write the bandit's arguments (JSON) and what it learned (arrays) to a zip. `load` executes nothing in it.
+
+        Args:
+            path: Where to write; a path without a suffix gets `.zip`, as in SB3.
+        """
         content = {
             "format": FORMAT,
             "written_by": written_by(),
@@ -211,7 +221,7 @@ class Bandit:
             "num_timesteps": self.num_timesteps,
             "rng": self.rng.bit_generator.state,
         }
-        with whole_file(path) as place, zipfile.ZipFile(place, "w") as archive:
+        with whole_file(zip_of(path)) as place, zipfile.ZipFile(place, "w") as archive:
             # `default` writes numpy's numbers as Python's.
             archive.writestr(_ARGUMENTS, json.dumps(content, default=np.generic.item))
             with archive.open(_LEARNED, "w", force_zip64=True) as file:
@@ -231,7 +241,7 @@ class Bandit:
         Random draws continue where they stopped. Nothing in the file is executed.
 
         Args:
-            path: The zip.
+            path: The zip; a path may lack its suffix.
             env: Any environment that the constructor takes, with any number of candidates.
             max_bytes: Largest uncompressed size of the file, 2 GiB by default.
             **arguments: Arguments that replace saved ones, or that are never saved, such as `action_features`. With a
@@ -250,7 +260,7 @@ class Bandit:
         if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in known.values()):
             refuse_unknown_arguments(f"{cls.__name__}.load", arguments, {*known, "max_bytes"})
         shown = str(path)
-        with reading(shown, "bandit"), zipfile.ZipFile(place_of(path)) as archive:
+        with reading(shown, "bandit"), opened(path) as file, zipfile.ZipFile(file) as archive:
             if _ARGUMENTS not in archive.namelist():
                 raise AgentFileError(f"{path} holds no bandit: load it by the class that saved it (`DynaQ.load`, say).")
             if sum(entry.file_size for entry in archive.infolist()) > max_bytes:
@@ -296,6 +306,26 @@ class Bandit:
     def set_logger(self, logger: Logger) -> None:
         """Accept a logger, as in SB3; a bandit logs nothing."""
         self.logger = logger
+
+    def dump_logs(self) -> None:
+        """Write the logger's values, for SB3's callbacks."""
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(self.num_timesteps)
+
+    @property
+    def observation_space(self) -> spaces.Space[Any]:
+        """The space of one observation."""
+        return self.env.observation_space
+
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        """The space of one action."""
+        return self.env.action_space
+
+    @property
+    def n_envs(self) -> int:
+        """How many environments there are."""
+        return self.env.num_envs
 
     def set_env(self, env: gym.Env | VectorEnv | VecEnv | str) -> None:
         """Continue in another environment with the same observations and any number of candidates.
@@ -396,8 +426,6 @@ class _VectorBandit(Bandit):
         """
         answers = Answers.read(self.layout, self.action_table, observation, action, reward)
         decisions, chosen, rows = answers.decisions, answers.action, np.arange(len(answers.action))
-        if not self.features.settled:
-            self.features.see(decisions.state, self._action_rows(decisions), decisions.pairs)
         state, candidates, numbers = self._tensors(
             DecisionBatch(
                 decisions.state,
@@ -406,6 +434,14 @@ class _VectorBandit(Bandit):
                 None if decisions.pairs is None else decisions.pairs[rows, chosen][:, None],
             )
         )
+        shared = self.features.shared(state.unsqueeze(1), candidates)
+        if not all((vectors.square().sum(dim=-1) < th.inf).all() for vectors in shared):
+            raise ValueError(
+                "`observation` has numbers so large that products of state and action overflow: scale them to a size "
+                "of about 1."
+            )
+        if not self.features.settled:
+            self.features.see(decisions.state, self._action_rows(decisions), decisions.pairs)
         return state, candidates[:, 0], None if numbers is None else numbers[:, 0], th.as_tensor(answers.reward)
 
     def get_learned(self) -> dict[str, NDArray[Any]]:
@@ -580,23 +616,53 @@ class LinearBandit(_VectorBandit):
         """Expected rewards (n, k)."""
         state, candidates, pairs = self._tensors(self.layout.read(observation))
         self._refresh()
-        size = max(1, 4_096 // candidates.shape[1])
-        rows = [slice(start, start + size) for start in range(0, max(len(state), 1), size)]
-        means = [
-            self._features(state[r], candidates[r], None if pairs is None else pairs[r]) @ self._mean for r in rows
-        ]
-        return th.cat(means).numpy()
+        return self._of_pieces(state, candidates, pairs, lambda _, features: features @ self._mean)
 
     def explore(self, observation: Obs) -> NDArray[np.float64]:
         """Scores (n, k) that explore."""
         if self.alpha == 0:
             return self.q_values(observation)
+        state, candidates, pairs = self._tensors(self.layout.read(observation))
         self._refresh()
-        features = self._features(*self._tensors(self.layout.read(observation)))
-        expected, projected = features @ self._mean, features @ self._covariance
-        if self.exploration == "ucb":
-            return (expected + self.alpha * (projected * features).sum(dim=-1).clamp_min(0.0).sqrt()).numpy()
-        return _draws(expected, projected @ features.mT, self.alpha, self.rng)
+        if self.exploration == "thompson" and candidates.shape[1] <= len(self._mean):
+            features = self._features(state, candidates, pairs)
+            joint = features @ self._covariance @ features.mT
+            return _draws(features @ self._mean, joint, self.alpha, self.rng)
+        if self.exploration == "thompson":
+            # Drawing weights gives the same distribution, and costs less where there are more candidates than weights.
+            n, d = len(state), len(self._mean)
+            drawn = _draws(self._mean.expand(n, d), self._covariance.unsqueeze(0), self.alpha, self.rng)
+            weights = th.as_tensor(drawn)
+            return self._of_pieces(state, candidates, pairs, lambda rows, x: (x @ weights[rows].unsqueeze(-1))[..., 0])
+
+        def bound(_: slice, features: th.Tensor) -> th.Tensor:
+            variance = (features @ self._covariance * features).sum(dim=-1)
+            return features @ self._mean + self.alpha * variance.clamp_min(0.0).sqrt()
+
+        return self._of_pieces(state, candidates, pairs, bound)
+
+    def _of_pieces(
+        self,
+        state: th.Tensor,
+        candidates: th.Tensor,
+        pairs: th.Tensor | None,
+        score: Callable[[slice, th.Tensor], th.Tensor],
+    ) -> NDArray[np.float64]:
+        """Scores (n, k), computed for at most `_SCORED` pairs at a time, because features need much memory.
+
+        `score` takes the rows of a piece and its features (m, l, d), and returns (m, l).
+        """
+        n, k = candidates.shape[:2]
+        size = max(1, _SCORED // k)
+        found = []
+        for rows in (slice(start, start + size) for start in range(0, max(n, 1), size)):
+            pieces = (slice(start, start + _SCORED) for start in range(0, k, _SCORED))
+            of_row = [
+                score(rows, self._features(state[rows], candidates[rows, c], None if pairs is None else pairs[rows, c]))
+                for c in pieces
+            ]
+            found.append(th.cat(of_row, dim=1))
+        return th.cat(found).numpy()
 
     def observe(self, observation: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:
         """Bring answers into the posterior, see :meth:`Bandit.observe`."""
@@ -795,6 +861,8 @@ class GaussianProcessBandit(_VectorBandit):
                 self.model.joint(state[i], candidates[i], None if pairs is None else pairs[i])
                 for i in range(len(state))
             ]
+        if not joint:
+            return np.zeros(candidates.shape[:2])
         means, covariances = (th.stack(part) for part in zip(*joint, strict=True))
         return _draws(means, covariances, self.alpha, self.rng)
 

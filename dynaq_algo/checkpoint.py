@@ -26,7 +26,7 @@ from stable_baselines3.common.save_util import recursive_getattr, recursive_seta
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
 from dynaq_algo.agent_file import AgentFileError, naming, place_of, reading, written_by
-from dynaq_algo.arguments import require_whole
+from dynaq_algo.arguments import require_names, require_whole
 from dynaq_algo.array_file import read_arrays
 from dynaq_algo.vec_env import GymnasiumVecEnv
 
@@ -95,7 +95,7 @@ class DynaQCheckpoint(BaseCallback):
         exclude: See :meth:`~dynaq_algo.dynaq.DynaQ.save`.
 
     Raises:
-        ValueError: If `save_freq` is not a whole number of 1 or more.
+        ValueError: If `save_freq` is not a whole number of 1 or more, or `exclude` is not a list of names.
     """
 
     model: SavesCheckpoints  # type: ignore[assignment]
@@ -104,7 +104,7 @@ class DynaQCheckpoint(BaseCallback):
         super().__init__()
         self.folder = Path(folder)
         self.save_freq = require_whole("save_freq", save_freq, 1)
-        self.exclude = exclude if exclude is None else list(exclude)
+        self.exclude = exclude if exclude is None else require_names("exclude", exclude)
 
     def _on_step(self) -> bool:
         now = self.model.num_timesteps

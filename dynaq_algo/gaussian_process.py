@@ -53,12 +53,19 @@ precision."""
 _PIECE = 4_096
 """Pairs that are predicted at a time. This bounds the memory of their covariances with the known pairs."""
 
+_SMALL_NOISE = 0.1
+"""Below this noise predictions are computed in double precision, and the posterior anew now and then. A prediction is a
+sum of large terms that nearly cancel, the larger the smaller the noise, so rounding errors would show in it."""
+
 _MANY = 512
 """With at least this many candidates the mean rewards of all states are computed together, see
 :meth:`GaussianProcess._means_of_all`. With fewer there is little to gain."""
 
 _MOST_FITTED = 400
 """Scales are fitted to this many of the latest pairs. A fit costs the third power of their number."""
+
+_SOLVED_EVERY = 100
+"""With a noise below `_SMALL_NOISE` the posterior is computed anew after so many calls of `observe`."""
 
 _SCALE_DOUBT = 10
 """When the trust in sources is computed, the belief that the scales are right counts as much as this many pairs."""
@@ -125,7 +132,8 @@ class GaussianProcess(nn.Module):
     counts as that vector. Earned rewards are the sum of all parts and of noise with standard deviation `noise`. The
     posterior is exact (Rasmussen and Williams, 2006, section 2.2). It is kept as the inverse of the covariance of n
     distinct pairs, so a reward costs O(n^2). An update of rank one adds a new pair, adds a reward to a known pair (the
-    rewards of a pair are averaged), or forgets a pair. The latest `max_pairs` pairs are kept. The inverse is computed
+    rewards of a pair are averaged), or forgets a pair. Of more than `max_pairs` pairs those are forgotten
+    that were first seen longest ago, however often they were answered since. The inverse is computed
     from scratch only if the scale of the features changes, or if `fit_scales` changes the scales of the parts.
 
     With `spike_slab` the whole prior mean is multiplied by a factor that is learned. The factor's own prior is a spike
@@ -386,8 +394,9 @@ class GaussianProcess(nn.Module):
         Without `with_spread` the standard deviation is not computed, and 0 is returned for it.
         """
         self._refresh()
-        rows = inputs.reshape(-1, inputs.shape[-1])
-        mean, spread = self._posterior(self._parts_of_inputs(rows), with_spread)
+        pieces = inputs.reshape(-1, inputs.shape[-1]).split(_PIECE)
+        found = [self._posterior(self._parts_of_inputs(rows), with_spread) for rows in pieces]
+        mean, spread = (th.cat(part) for part in zip(*found, strict=True))
         return mean.view(inputs.shape[:-1]), spread.view(inputs.shape[:-1])
 
     def score(
@@ -428,15 +437,17 @@ class GaussianProcess(nn.Module):
         """Like :meth:`score`, but with this factor of the prior mean; None for the expected one."""
         self._refresh()
         n, k = candidates.shape[:2]
-        if factor is None and not with_spread and k >= _MANY and (n == 1 or candidates.stride(0) == 0):
+        is_one_set = n == 1 or candidates.stride(0) == 0
+        if is_one_set and k >= _MANY and factor is None and not with_spread and self.noise >= _SMALL_NOISE:
             mean = self._means_of_all(state, candidates[0], pairs)
             return mean, th.zeros_like(mean)
         size = max(1, _PIECE // k)
-        parts = [slice(start, start + size) for start in range(0, max(n, 1), size)]
         found = []
-        for rows in parts:
-            numbers = None if pairs is None else pairs[rows]
-            found.append(self._posterior(self._parts(state[rows], candidates[rows], numbers), with_spread, factor))
+        for rows in (slice(start, start + size) for start in range(0, max(n, 1), size)):
+            for columns in (slice(start, start + _PIECE) for start in range(0, k, _PIECE)):
+                numbers = None if pairs is None else pairs[rows, columns]
+                parts = self._parts(state[rows], candidates[rows, columns], numbers)
+                found.append(self._posterior(parts, with_spread, factor))
         mean, spread = (th.cat(part).view(n, k) for part in zip(*found, strict=True))
         return mean, spread
 
@@ -500,20 +511,24 @@ class GaussianProcess(nn.Module):
 
     def _posterior(self, parts: _Parts, with_spread: bool, factor: float | None = None) -> tuple[th.Tensor, th.Tensor]:
         """Mean and standard deviation (n,) of the expected reward of pairs. `factor` is that of the prior mean."""
+        precision = parts.prior.dtype
+        if self.noise < _SMALL_NOISE:
+            parts = parts.to(th.float64)
         cross = self._kernel(parts, self._used(parts.prior.dtype))
         mean, left = self._mean(parts, cross)
         if factor is not None:
             beliefs = self._believed()
             moved = beliefs.given_factor(factor) - beliefs.coefficients.mean
             mean = mean + left @ th.as_tensor(moved, dtype=left.dtype, device=left.device)
+        mean = mean.to(precision)
         if not with_spread:
             return mean, th.zeros_like(mean)
         variance = self._variance(parts)
         if self.n_pairs:
-            variance = variance - self._inverse.quadratic(cross.double()).to(mean.dtype)
+            variance = variance - self._inverse.quadratic(cross.double()).to(variance.dtype)
         doubts = th.as_tensor(self._believed().coefficients.covariance, dtype=left.dtype, device=left.device)
         variance = variance + ((left @ doubts) * left).sum(dim=1)
-        return mean, variance.clamp_min(0.0).sqrt()
+        return mean, variance.clamp_min(0.0).sqrt().to(precision)
 
     def _mean(self, parts: _Parts, cross: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """Mean reward (n,) of pairs, and its derivatives by the coefficients of the terms, (n, t).
@@ -565,6 +580,8 @@ class GaussianProcess(nn.Module):
         self._n_told += 1
         for i, value in enumerate(reward.tolist()):
             self._learn(state[i], action[i], None if pairs is None else pairs[i], value)
+        if self.noise < _SMALL_NOISE and self._n_told % _SOLVED_EVERY == 0:
+            self._solve()
         if self.fit_scales and self.n_pairs >= self._fit_due:
             self._fit_due = 2 * self.n_pairs
             self._fit()

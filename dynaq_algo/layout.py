@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from gymnasium import spaces
 
-__all__ = ["CANDIDATES", "PAIRS", "PROGRESS", "CandidateLayout", "DecisionBatch", "check_mask"]
+__all__ = ["CANDIDATES", "PAIRS", "PROGRESS", "CandidateLayout", "DecisionBatch", "check_mask", "refuse_nan"]
 
 CANDIDATES, ACTION_MASK, PAIRS, APPLICANT = "candidates", "action_mask", "pairs", "applicant"
 PROGRESS = "progress"
@@ -191,8 +191,9 @@ class CandidateLayout:
 
         Raises:
             ValueError: As for :meth:`is_batch`; or if another entry has a wrong shape, if the mask or `pairs` have
-                another number of candidates, if an entry holds a number that is not finite, if an id or a value of a
-                discrete entry is not a whole number, or if a value of a discrete entry is out of its range.
+                another number of candidates, if the mask holds texts or NaN, if an entry holds a number that is not
+                finite, if an id or a value of a discrete entry is not a whole number, or if a value of a discrete entry
+                is out of its range.
         """
         batch = self.is_batch(obs)
         if self.uses_ids:
@@ -208,7 +209,7 @@ class CandidateLayout:
             state = np.concatenate(parts, axis=1) if parts else np.zeros((n, 0), np.float32)
         # A mask counts also if training had none: who passes a mask does not want the hidden candidates to be chosen.
         shows_mask = self.has_mask or ACTION_MASK in obs
-        mask = _of_each(obs, ACTION_MASK, (n, k)).astype(bool) if shows_mask else None
+        mask = _allowed(_of_each(obs, ACTION_MASK, (n, k))) if shows_mask else None
         pairs = _of_each(obs, PAIRS, (n, k, self.n_pairs)).astype(np.float32, copy=False) if self.n_pairs else None
         if finite and not all(
             part is None or part.dtype.kind != "f" or np.isfinite(part).all() for part in (state, candidates, pairs)
@@ -244,6 +245,20 @@ def check_mask(mask: np.ndarray | None) -> None:
         raise ValueError(
             f"`action_mask` must allow at least one candidate, row {row} allows none. "
             "End the episode (terminated=True) when nothing is left to choose."
+        )
+
+
+def refuse_nan(values: Any) -> None:
+    """Refuse values of candidates, an array or tensor, if one is NaN: the largest of them would be any.
+
+    Raises:
+        ValueError: If a value is NaN.
+    """
+    if bool((values != values).any()):  # NaN alone is not equal to itself
+        raise ValueError(
+            "the values of the candidates have NaN among them, so none is the largest. Numbers of observations or "
+            "rewards were too large, or the learning rate was: scale them to a size of about 1, take a smaller "
+            "`learning_rate`, and train a new agent."
         )
 
 
@@ -286,6 +301,14 @@ def _whole(key: str, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f" and not (good := np.isfinite(values) & (values == np.rint(values))).all():
         raise ValueError(f"`{key}` must hold whole numbers, got {values[~good].flat[0]}.")
     return values.astype(np.int64, copy=False)
+
+
+def _allowed(mask: np.ndarray) -> np.ndarray:
+    """The mask as bool. A text such as "False", and NaN, would count as True."""
+    if mask.dtype.kind not in "biuf" or np.isnan(mask).any():
+        found = "NaN" if mask.dtype.kind == "f" else f"values of the type {mask.dtype}"
+        raise ValueError(f"`action_mask` must hold True and False (or 1 and 0), got {found}.")
+    return mask.astype(bool)
 
 
 def _of_each(obs: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:

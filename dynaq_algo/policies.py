@@ -21,7 +21,7 @@ from dynaq_algo.action_table import ActionTable
 from dynaq_algo.agent_file import AgentFileError, building, place_of, reading, whole_file
 from dynaq_algo.arguments import require_row, require_sizes
 from dynaq_algo.features import DistinctPairs, PairFeatures, candidates_of_ids, make_features
-from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask
+from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask, refuse_nan
 from dynaq_algo.networks import PairNetwork, make_optimizer
 from dynaq_algo.plain_data import NotPlain, from_json, to_json
 
@@ -174,11 +174,12 @@ class CandidatePolicy(BasePolicy):
         With a `bonus` it is the one with the highest value for exploration, see :meth:`plan_with`.
 
         Raises:
-            ValueError: If a row allows no candidate.
+            ValueError: If a row allows no candidate, or a Q-value is NaN.
         """
         check_mask(decisions.mask)
         with th.no_grad():
             q_values = self.q_values(decisions, bonus)
+            refuse_nan(q_values)
             mask = None if decisions.mask is None else self.tensor(decisions.mask)
             return masked(q_values, mask).argmax(dim=1).cpu().numpy()
 

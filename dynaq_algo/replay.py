@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple, NoReturn
@@ -13,11 +14,13 @@ from dynaq_algo.agent_file import AgentFileError, reading, whole_file, written_b
 from dynaq_algo.arguments import is_whole
 from dynaq_algo.array_file import MAX_ARRAY_BYTES, read_arrays
 from dynaq_algo.layout import DecisionBatch
-from dynaq_algo.shown_ids import ShownIds
+from dynaq_algo.shown_ids import ShownIds, whole_ids
 
-__all__ = ["CandidateReplay", "InternedRows", "Transitions"]
+__all__ = ["UNKNOWN", "CandidateReplay", "InternedRows", "Transitions"]
 
 COMPONENT = "component:"
+UNKNOWN = ""
+"""Stands for the id of a replay that an earlier version saved, without an id."""
 FORMAT = "dynaq-replay/1"
 _MOST_TRANSITIONS = 2**40
 
@@ -72,6 +75,9 @@ class CandidateReplay:
     Attributes:
         weights: Weight of each component by its name, or None for rewards as they were earned.
         n_loaded: How often the content was replaced by that of a file.
+        ends: By random id, oldest first: each replay to which these transitions were added, with the number of all
+            transitions when its last one was added. A replay that was loaded has a new id from then on, because several
+            may go on from one file.
         pair_features: A function that gives `pairs` of pairs that were never shown, (n,) applicant ids, (n,) candidate
             ids -> (n, p); None if there is none.
 
@@ -123,6 +129,8 @@ class CandidateReplay:
         self._components: dict[str, np.ndarray] = {}
         self.weights: Mapping[str, float] | None = None
         self.n_loaded = 0
+        self.ends: dict[str, int] = {}
+        self._id = uuid.uuid4().hex
         self._states_seen = _LastSeen(n_envs)
         self._sets_seen = _LastSeen(n_envs)
 
@@ -168,7 +176,7 @@ class CandidateReplay:
             terminated: (n_envs,) bool.
             infos: One per environment, read for `transition_valid`, `reward_components`, `applicant_id` and, where
                 candidates are features and :meth:`keep_shown_ids` was called, `candidate_ids` (k,): the ids of the
-                candidates of `next_obs`.
+                candidates of `next_obs`. An id that is not a whole number of 0 or more counts as not known.
 
         Returns:
             Positions of the transitions that were stored. Invalid ones are not stored.
@@ -204,12 +212,12 @@ class CandidateReplay:
         self.states.acquire(next_state_id[ended])
         self.sets.acquire(next_set_id[ended])
         if self._pairs is not None:
-            applicant_id = np.array([infos[i].get("applicant_id", -1) for i in envs], np.int64)
+            applicant_id = whole_ids([infos[i].get("applicant_id") for i in envs])
             self._pairs.add(index, envs, obs.pairs, goes_on, next_obs.pairs, applicant_id)
         if self._shown_ids is not None:
             for shown, info in zip(next_obs.candidates, (infos[i] for i in envs[goes_on]), strict=True):
                 if np.shape(info.get("candidate_ids")) == shown.shape[:1]:
-                    self._shown_ids.learn(shown, info["candidate_ids"])
+                    self._shown_ids.learn(shown, whole_ids(info["candidate_ids"]))
 
         self._state_id[index], self._set_id[index] = state_id, set_id
         self._next_state_id[index], self._next_set_id[index] = next_state_id, next_set_id
@@ -218,6 +226,8 @@ class CandidateReplay:
         self._terminated[index] = terminated[envs]
         self._store_components(index, [infos[i].get("reward_components", {}) for i in envs])
         self.n_added += len(envs)
+        if len(envs):
+            self.ends[self._id] = self.n_added
         return index
 
     def sample(self, n: int, rng: np.random.Generator) -> Transitions:
@@ -261,6 +271,19 @@ class CandidateReplay:
         """Those of the last n stored transitions that can be drawn."""
         index = np.arange(self.n_added - n, self.n_added) % self.capacity
         return self[index[self.usable(index)]]
+
+    def n_known(self, told: Mapping[str, int]) -> int:
+        """How many transitions, counted from the first, are among those that somebody was told.
+
+        Args:
+            told: How many of each replay, counted in the same way, by the ids of :attr:`ends`.
+        """
+        known = 0
+        for replay, end in self.ends.items():
+            known = max(known, min(told.get(replay, 0), end))
+            if known < end:
+                break
+        return known
 
     def serials(self, index: np.ndarray) -> np.ndarray:
         """Numbers (n,) of the transitions at positions (n,), in the order of storing."""
@@ -342,9 +365,9 @@ class CandidateReplay:
         applicant_id = self._pairs.applicant_id[index]
         if (applicant_id < 0).any():
             raise ValueError(
-                'The numbers of a pair depend on the applicant, so each step must have `info["applicant_id"]` (0 or '
-                f"more), and {np.count_nonzero(applicant_id < 0)} of {len(index)} transitions have none. Let the "
-                'environment give it, or use `planning_source="visited"` or "candidates".'
+                'The numbers of a pair depend on the applicant, so each step must have `info["applicant_id"]` (a whole '
+                f"number of 0 or more), and {np.count_nonzero(applicant_id < 0)} of {len(index)} transitions have "
+                'none. Let the environment give it, or use `planning_source="visited"` or "candidates".'
             )
         answer = np.asarray(self.pair_features(applicant_id, self.candidate_rows(candidate_id)), np.float32)
         if answer.shape != (len(index), self.n_pairs):
@@ -375,6 +398,7 @@ class CandidateReplay:
         if self._shown_ids is not None:
             arrays |= self._shown_ids.arrays()
         arrays["n_added"] = np.array(self.n_added)
+        arrays |= {"ends:id": np.array(list(self.ends), np.str_), "ends:n": np.array([*self.ends.values()], np.int64)}
         arrays["format"], arrays["written_by"] = np.array(FORMAT), np.array(written_by())
         # The file is opened here, because `np.savez` appends ".npz" to a name without that suffix.
         with whole_file(path) if isinstance(path, (str, PathLike)) else contextlib.nullcontext(path) as file:
@@ -411,6 +435,10 @@ class CandidateReplay:
         if self._shown_ids is not None:
             self._shown_ids.restore(arrays["shown_id:key"], arrays["shown_id:id"])
         self.n_added = int(arrays["n_added"])
+        self.ends = {UNKNOWN: self.n_added}
+        if "ends:id" in arrays:
+            self.ends = dict(zip(arrays["ends:id"].tolist(), arrays["ends:n"].tolist(), strict=True))
+        self._id = uuid.uuid4().hex
         self.n_loaded += 1
 
     def _check(self, shown: str, arrays: Mapping[str, np.ndarray], n_actions: int | None) -> None:
@@ -441,6 +469,13 @@ class CandidateReplay:
             for name in self._shown_ids.arrays():
                 if arrays[name].shape != (n_known,) or arrays[name].dtype != np.int64:
                     _refuse(shown, name, f"must be {n_known} values of int64")
+        if "ends:id" in arrays:
+            ids, ends = arrays["ends:id"], arrays["ends:n"]
+            if ids.ndim != 1 or ids.dtype.kind != "U" or len(set(ids.tolist())) != len(ids):
+                _refuse(shown, "ends:id", "must be different texts")
+            rise = ends.shape == ids.shape and ends.dtype == np.int64 and np.diff(ends, prepend=0).min(initial=0) >= 0
+            if not rise or ends[-1:].sum() != n_added:
+                _refuse(shown, "ends:n", f"must be numbers that rise to {n_added}, one for each of `ends:id`")
         if not np.isfinite(arrays["reward"]).all():
             _refuse(shown, "reward", "must be finite")
         if size and int(arrays["action"].max()) >= self.n_candidates:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
-__all__ = ["ShownIds"]
+__all__ = ["ShownIds", "whole_ids"]
 
 _UNKNOWN = -1
 _SEVERAL = -2
@@ -24,9 +26,9 @@ class ShownIds:
         self._id: dict[int, int] = {}
 
     def learn(self, candidates: np.ndarray, ids: np.ndarray) -> None:
-        """Note candidates (n, d_a) float32 and their ids (n,)."""
-        for key, shown in zip(_keys(candidates), np.asarray(ids, np.int64).tolist(), strict=True):
-            if self._id.setdefault(key, shown) != shown:
+        """Note candidates (n, d_a) float32 and their ids (n,) int64, below 0 where one is not known."""
+        for key, shown in zip(_keys(candidates), ids.tolist(), strict=True):
+            if shown >= 0 and self._id.setdefault(key, shown) != shown:
                 self._id[key] = _SEVERAL
 
     def of(self, candidates: np.ndarray) -> np.ndarray:
@@ -45,6 +47,17 @@ class ShownIds:
     def restore(self, keys: np.ndarray, ids: np.ndarray) -> None:
         """Put back what :meth:`arrays` gave."""
         self._id = dict(zip(keys.tolist(), ids.tolist(), strict=True))
+
+
+def whole_ids(values: Iterable[Any]) -> np.ndarray:
+    """Ids (n,) int64 of n values of any type; -1 where a value is not a whole number of 0 or more, such as a text."""
+    return np.array([_whole_id(np.asarray(value)) for value in values], np.int64)
+
+
+def _whole_id(value: np.ndarray) -> int:
+    if value.size != 1 or value.dtype.kind not in "iuf" or not 0 <= value.item() < 2**63:
+        return _UNKNOWN
+    return int(value.item()) if value.item() == int(value.item()) else _UNKNOWN
 
 
 def _keys(rows: np.ndarray) -> list[int]:

@@ -298,11 +298,12 @@ def make_sb3_vec_env(
     return vec_env
 
 
-def as_vec_env(env: gym.Env | VectorEnv | VecEnv | str) -> VecEnv:
+def as_vec_env(env: gym.Env | VectorEnv | VecEnv | str, monitor: bool = True) -> VecEnv:
     """Any kind of environment as an SB3 `VecEnv`.
 
     Args:
         env: Single environment, its id, VectorEnv (in SAME_STEP autoreset mode), or VecEnv, which is returned as it is.
+        monitor: Report each episode in the `info` of its last step, as SB3's `Monitor` does.
 
     Raises:
         TypeError: For anything else.
@@ -310,11 +311,11 @@ def as_vec_env(env: gym.Env | VectorEnv | VecEnv | str) -> VecEnv:
     if isinstance(env, VecEnv):
         return env
     if isinstance(env, str):
-        return make_sb3_vec_env(env)
+        return make_sb3_vec_env(env, monitor=monitor)
     if isinstance(env, VectorEnv):
-        return GymnasiumVecEnv(env)
+        return GymnasiumVecEnv(env, monitor)
     if isinstance(env, gym.Env):
-        return DummyVecEnv([lambda: env if is_wrapped(env, Monitor) else Monitor(env)])
+        return DummyVecEnv([lambda: Monitor(env) if monitor and not is_wrapped(env, Monitor) else env])
     raise TypeError(
         f"`env` must be a Gymnasium environment or its id, a Gymnasium VectorEnv or an SB3 VecEnv, got "
         f"{type(env).__name__}."

@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import CallbackList, EvalCallback, StopTrainingOnMaxEpisodes
+from stable_baselines3.common.callbacks import (
+    CallbackList,
+    EvalCallback,
+    LogEveryNTimesteps,
+    StopTrainingOnMaxEpisodes,
+)
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from toy import N_ACTIONS, N_CANDIDATES, N_PAIRS, ToyEnv, ToyVectorEnv, action_table, make_toy
 
-from dynaq_algo import Bandit, DynaQ, GaussianProcessBandit, LinearBandit
+from dynaq_algo import Bandit, DynaQ, GaussianProcessBandit, LinearBandit, bandits, gaussian_process
 from dynaq_algo.features import PairResiduals, SeenActions, SeenPairs
 from dynaq_algo.validity import NothingLearned
 
@@ -156,6 +162,80 @@ def test_ucb_adds_deviations_and_thompson_draws_them_jointly():
     np.testing.assert_allclose(draws.mean(axis=0), lints.q_values(obs), atol=0.1 * deviation.max())
     np.testing.assert_allclose(draws.std(axis=0), deviation, rtol=0.1)
     np.testing.assert_allclose(np.cov(draws[:, 0].T), joint[0], atol=0.1 * joint[0].max())
+
+
+def test_with_more_candidates_than_weights_thompson_draws_weights():
+    lints = LinearBandit(make_toy(ids=True), exploration="thompson", alpha=2.0, seed=0)
+    obs, earned = shown(4)
+    lints.observe(obs, np.zeros(4, int), earned[:, 0])
+    many = {**obs, "candidates": np.tile(obs["candidates"], 3)}
+    features = lints.linear_features(many)
+    assert features.shape[1] > features.shape[2]
+    joint = 4.0 * np.einsum("nkd,de,nle->nkl", features, lints._covariance, features)
+    draws = np.stack([lints.explore(many) for _ in range(2_000)])
+    np.testing.assert_allclose(draws.mean(axis=0), lints.q_values(many), atol=0.1 * joint.max() ** 0.5)
+    for row in range(4):  # the draws of one decision say nothing of another's
+        np.testing.assert_allclose(np.cov(draws[:, row].T), joint[row], atol=0.12 * joint.max())
+    assert abs(np.corrcoef(draws[:, 0, 0], draws[:, 1, 0])[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("name", ["linear", "linear_ts", "gp"])
+def test_scores_do_not_depend_on_how_candidates_are_cut(name, monkeypatch):
+    obs, earned = shown(6)
+    many = {**obs, "candidates": np.tile(obs["candidates"], 10)}
+
+    def scores():
+        bandit = make(name, make_toy(ids=True), alpha=0.5)
+        bandit.observe(obs, np.zeros(6, int), earned[:, 0])
+        return bandit.q_values(many), bandit.explore(many)
+
+    at_once = scores()
+    for module in (bandits, gaussian_process):
+        monkeypatch.setattr(module, "_SCORED" if module is bandits else "_PIECE", 7)
+    for whole, cut in zip(at_once, scores(), strict=True):
+        np.testing.assert_allclose(cut, whole, atol=1e-6)
+
+
+def test_an_empty_batch_has_no_scores():
+    obs, _ = shown(2)
+    for name in CLASSES:
+        empty = {key: values[:0] for key, values in obs.items()}
+        assert make(name, make_toy(ids=True)).predict(empty)[0].shape == (0,)
+
+
+def test_an_answer_whose_products_overflow_is_refused_and_changes_nothing():
+    obs, earned = shown(3)
+    bandit = make("linear", make_toy())
+    obs = as_features(obs)
+    bandit.observe(obs, np.zeros(3, int), earned[:, 0])
+    before = bandit.q_values(obs)
+    huge = {key: values * np.float32(1e25) if values.dtype.kind == "f" else values for key, values in obs.items()}
+    with pytest.raises(ValueError, match="`observation` has numbers so large"):
+        bandit.observe(huge, np.zeros(3, int), earned[:, 0])
+    np.testing.assert_array_equal(bandit.q_values(obs), before)
+    with pytest.raises(ValueError, match="have NaN among them"):
+        bandit.predict(huge)
+
+
+@both
+def test_a_path_without_a_suffix_gets_one_as_in_sb3(name, tmp_path):
+    bandit = make(name, make_toy(ids=True))
+    bandit.save(tmp_path / "mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.zip"]
+    for path in ("mine", "mine.zip"):
+        assert isinstance(type(bandit).load(tmp_path / path, make_toy(ids=True)), type(bandit))
+    with pytest.raises(FileNotFoundError, match="There is no agent at"):
+        type(bandit).load(tmp_path / "other", make_toy(ids=True))
+
+
+@both
+def test_sb3s_callbacks_that_write_logs_run(name, capsys):
+    bandit = make(name, make_toy(ids=True))
+    bandit.set_logger(configure(None, ["stdout"]))
+    bandit.learn(20, callback=LogEveryNTimesteps(10))
+    assert "total_timesteps | 20" in " ".join(capsys.readouterr().out.split())
+    assert (bandit.n_envs, bandit.action_space) == (1, bandit.env.action_space)
+    assert bandit.observation_space == bandit.env.observation_space
 
 
 def test_the_gaussian_process_adds_deviations_and_draws_them_jointly():
@@ -538,7 +618,7 @@ def test_loading_takes_other_arguments_and_a_seed_gives_new_draws(tmp_path):
     draws = bandit.explore(obs)
     np.testing.assert_array_equal(alike.explore(obs), draws)
     assert (reseeded.explore(obs) != draws).any()
-    with zipfile.ZipFile(tmp_path / "bandit") as archive:
+    with zipfile.ZipFile(tmp_path / "bandit.zip") as archive:
         assert sorted(archive.namelist()) == ["arguments.json", "learned.npz"]
 
 

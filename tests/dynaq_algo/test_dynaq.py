@@ -487,6 +487,38 @@ def test_exploration_falls_linearly_and_is_used():
     assert share == pytest.approx(0.5 + 0.5 / N_CANDIDATES, abs=0.08)
 
 
+class FirstChoice(BaseCallback):
+    def _on_step(self):
+        self.action = int(self.locals["actions"][0])
+        return False
+
+
+def test_choices_are_random_before_the_first_step_of_learning():
+    model = agent(learning_starts=0, exploration_initial_eps=1.0, exploration_final_eps=0.5)
+    assert model.exploration_rate == 0.5
+    obs, _ = make_toy().reset(seed=1)
+    best = int(model.predict(obs, deterministic=True)[0])
+    others = 0
+    for _ in range(200):
+        others += int(model.predict(obs)[0]) != best
+        model.observe(obs, best, 0.0, next_obs=obs)
+        best = int(model.predict(obs, deterministic=True)[0])
+    assert others / 200 == pytest.approx(0.5 * (1 - 1 / N_CANDIDATES), abs=0.1)
+    first, shown = FirstChoice(), make_toy()
+    drawn = []
+    for seed in range(12):
+        model = agent(shown, seed=seed, learning_starts=0, exploration_initial_eps=1.0)
+        greedy = int(model.predict(shown.reset(seed=seed)[0], deterministic=True)[0])
+        drawn.append(model.learn(1, first) and first.action == greedy)
+    assert 0 < sum(drawn) < 12
+
+
+def test_an_exploration_rate_is_loaded_as_it_was_saved(tmp_path):
+    model = agent(learning_starts=5).learn(100)
+    model.save(tmp_path / "agent")
+    assert DynaQ.load(tmp_path / "agent", make_toy()).exploration_rate == model.exploration_rate == 0.05
+
+
 def test_features_and_ids_are_the_same_problem():
     models = [agent(make_toy(ids=ids, mask=True)) for ids in (False, True)]
     observations = [make_toy(ids=ids, mask=True).reset(seed=3)[0] for ids in (False, True)]

@@ -981,3 +981,24 @@ def test_a_checkpoint_resumes_to_the_bit_and_a_zip_keeps_the_model(tmp_path):
 def test_arguments_that_cannot_be_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         agent(make_toy(ids=True), **kwargs)
+
+
+@pytest.mark.parametrize("noise", [0.03, 0.01, 0.003])
+def test_with_little_noise_predictions_are_no_rounding_errors(noise):
+    """Against the same regression in double precision; rewards have no noise."""
+    known, asked = Pairs(600), Pairs(50, seed=1)
+    scales = {name: 0.0 for name in DEFAULT_SCALES} | {"constant": 1.0, "action": 1.0, "state": 1.0, "bilinear": 1.0}
+    model = GaussianProcess(known.features, noise=noise, scales=scales)
+    reward = known.state[:, 0] * known.action[:, 1]
+    with th.no_grad():
+        for row in range(len(reward)):
+            model.observe(*known.of(slice(row, row + 1)), reward[row : row + 1])
+        parts = [model._parts(pairs.state, pairs.action.unsqueeze(1), None).to(th.float64) for pairs in (known, asked)]
+        covariance = model._kernel(parts[0], parts[0]) + noise**2 * th.eye(600)
+        cross = model._kernel(parts[1], parts[0])
+        wanted = cross @ th.linalg.solve(covariance, reward.double())
+        variance = model._variance(parts[1]) - (cross * th.linalg.solve(covariance, cross.T).T).sum(dim=1)
+        mean, spread = asked.ask(model)
+    assert (mean - wanted).abs().max() < 0.05 * variance.sqrt().max()
+    assert (spread - variance.sqrt()).abs().max() < 0.05 * variance.sqrt().max()
+    assert mean.dtype == spread.dtype == th.float32

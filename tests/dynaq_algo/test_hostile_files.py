@@ -141,6 +141,8 @@ HOSTILE = {
     "a space that is none": with_data(observation_space={":type:": "space", "space": "Text"}),
     "no space": with_data(observation_space=3),
     "a text for a number": with_data(gamma="0.9"),
+    "a text for the number of answers told": with_data(_told={"a": "10"}),
+    "a number for the names left out": with_data(save_without=[3]),
     "data that is a list": replaced("data", b"[]"),
     "data that is no JSON": replaced("data", b"\xff{"),
     "JSON without an end of brackets": replaced("data", b"[" * 200_000),
@@ -251,6 +253,36 @@ def test_a_checkpoint_leaves_out_code_too(tmp_path):
     )
     assert resumed.num_timesteps == 20
     resumed.save_checkpoint(tmp_path / "checkpoint", exclude=["learning_rate"])
+
+
+def test_a_callback_of_sb3_saves_an_agent_without_its_code(tmp_path):
+    policy_kwargs = {"net_arch": [8], "activation_fn": Own}
+    model = agent(policy_kwargs=policy_kwargs)
+    with pytest.raises(ValueError, match=r'`model.save_without = \["policy_kwargs"\]` before a callback'):
+        model.learn(10, callback=CheckpointCallback(10, str(tmp_path), "agent"))
+    model.save_without = ["policy_kwargs"]
+    model.learn(10, callback=[CheckpointCallback(10, str(tmp_path), "agent"), DynaQCheckpoint(tmp_path / "all", 10)])
+    given = {"custom_objects": {"policy_kwargs": policy_kwargs}, "device": "cpu"}
+    DynaQ.load_checkpoint(tmp_path / "all", make_toy(), **given)
+    loaded = DynaQ.load(tmp_path / "agent_10_steps", make_toy(), **given)
+    assert loaded.num_timesteps == 10
+    loaded.learn(5).save(tmp_path / "again")  # it still knows what it leaves out
+    loaded.save_without = []
+    loaded.save(tmp_path / "again", exclude=["policy_kwargs"])
+
+
+def test_names_that_are_a_single_text_are_refused(tmp_path):
+    model, place = agent(), tmp_path / "agent.zip"
+    for name in ("exclude", "include"):
+        with pytest.raises(ValueError, match=rf"`{name}` must be a list of names, such as \['gamma'\], got 'gamma'"):
+            model.save(place, **{name: "gamma"})
+    model.save_without = "gamma"
+    with pytest.raises(ValueError, match="`save_without` must be a list of names"):
+        model.save(place)
+    for refused in (lambda: DynaQCheckpoint(tmp_path, 5, "gamma"), lambda: convert_agent(place, place, "gamma")):
+        with pytest.raises(ValueError, match="`exclude` must be a list of names"):
+            refused()
+    assert not place.exists()
 
 
 def test_named_classes_and_schedules_come_back(tmp_path):
@@ -472,6 +504,11 @@ BROKEN_REPLAYS = {
     "a number that is a text": lambda arrays: {**arrays, "n_added": np.array("x")},
     "rows of one axis": lambda arrays: {**arrays, "states:rows": arrays["states:rows"].reshape(-1)},
     "another format": lambda arrays: {**arrays, "format": np.array("dynaq-replay/9")},
+    "an end of a replay that was not reached": changed("ends:n", set_first(24)),
+    "an end that is negative": changed("ends:n", set_first(-1)),
+    "ends of another kind": lambda arrays: {**arrays, "ends:n": arrays["ends:n"].astype("U9")},
+    "ids of replays that are numbers": lambda arrays: {**arrays, "ends:id": arrays["ends:n"]},
+    "an id of a replay without its end": without("ends:n"),
     "no rewards": without("reward"),
     "no counts": without("states:counts"),
 }

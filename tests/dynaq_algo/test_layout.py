@@ -180,6 +180,24 @@ def test_a_mask_is_read_although_the_space_has_none():
         layout.read({**obs, "action_mask": mask[:, :3]})
 
 
+@pytest.mark.parametrize("finite", [True, False])
+@pytest.mark.parametrize(
+    ("mask", "found"),
+    [
+        ([1.0, np.nan, 0.0, 1.0], "NaN"),
+        (["True", "False", "False", "True"], "values of the type <U5"),
+        ([True, None, False, True], "values of the type object"),
+    ],
+)
+def test_a_mask_that_is_neither_true_nor_false_is_refused(mask, found, finite):
+    layout = layout_of(applicant=box(3), action_mask=box(4))
+    obs = {"candidates": np.ones((4, 5)), "applicant": np.ones(3)}
+    for allowed in ([True, False, False, True], [1, 0, 0, 1], [1.0, 0.0, 0.0, 1.0]):
+        assert layout.read({**obs, "action_mask": allowed}).mask.tolist() == [[True, False, False, True]]
+    with pytest.raises(ValueError, match=rf"`action_mask` must hold True and False \(or 1 and 0\), got {found}"):
+        layout.read({**obs, "action_mask": mask}, finite=finite)
+
+
 def test_arrays_that_run_backwards_are_read_as_others_are():
     layout = layout_of(applicant=box(3), pairs=box(4, 2))
     rng = np.random.default_rng(0)

@@ -1,5 +1,6 @@
 """`pairs`: numbers of each (state, candidate) pair reach every place where a pair is judged, and the right pair."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -153,6 +154,35 @@ def test_planning_on_candidates_takes_the_pairs_that_were_shown():
     assert (planned.candidate_id != chosen).all()
     applicants = replay._pairs.applicant_id[planned.position]
     np.testing.assert_array_equal(planned.pairs, pair_table()[applicants, planned.candidate_id])
+
+
+class Named(gym.Wrapper):
+    """An environment that gives its applicants another id, or none."""
+
+    def __init__(self, env, name):
+        super().__init__(env)
+        self.name = name
+
+    def step(self, action):
+        *result, info = self.env.step(action)
+        return *result, {**info, "applicant_id": self.name(info["applicant_id"])}
+
+
+@pytest.mark.parametrize("name", [lambda i: f"p{i}", lambda i: None, lambda i: i + 0.5, lambda i: -2, lambda i: 2**70])
+def test_an_id_of_an_applicant_that_is_no_whole_number_is_needed_only_for_crossed_pairs(name):
+    model = agent(Named(make_toy(pairs=True, ids=True), name), learning_starts=10).learn(20)
+    assert (model.replay_buffer.applicants(np.arange(20)) == -1).all()
+    model = agent(Named(make_toy(pairs=True, ids=True), name), learning_starts=10, planning_source="crossed")
+    with pytest.raises(ValueError, match=r"`info\[\"applicant_id\"\]` \(a whole number of 0 or more\)"):
+        model.learn(20)
+
+
+@pytest.mark.parametrize("name", [np.int32, np.array, float, lambda i: np.array([i])])
+def test_an_id_of_an_applicant_may_be_a_whole_number_of_any_type(name):
+    model, other = (filled(Named(make_toy(pairs=True, ids=True), one), "crossed") for one in (name, int))
+    found = model.replay_buffer.applicants(np.arange(63))
+    np.testing.assert_array_equal(found, other.replay_buffer.applicants(np.arange(63)))
+    assert (found >= 0).all()
 
 
 class Asked:

@@ -52,6 +52,44 @@ def test_shown_numbers_of_pairs_lower_the_bonus(pairs, bonus):
     assert plus(make_toy(pairs=pairs), exploration_bonus=0.2).exploration_bonus == 0.2
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "n_envs", "least"),
+    [
+        ({"train_freq": 21}, 1, 21),
+        ({"train_freq": (11, "step")}, 2, 22),
+        ({"learning_starts": 20}, 1, 21),
+        ({"learning_starts": 20, "train_freq": 5}, 1, 25),
+        ({"learning_starts": 20, "train_freq": (1, "episode")}, 2, 22),
+    ],
+)
+def test_a_replay_that_would_forget_answers_before_the_first_training_is_refused(kwargs, n_envs, least):
+    env = DummyVecEnv([lambda: make_toy(new_candidates=True)] * n_envs)
+    message = f'`buffer_size` must be {least} or more with `world_model="gaussian_process"`, got 20.*lower'
+    with pytest.raises(ValueError, match=message):
+        plus(env, buffer_size=20, **kwargs)
+    model = plus(env, buffer_size=least, **kwargs).learn(2 * least)
+    model.train(1, 8)
+    assert model.world_model._counts.sum() == model.num_timesteps
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_long_episodes_are_told_before_the_replay_overwrites_them(n_envs):
+    env = DummyVecEnv([lambda: make_toy(50, new_candidates=True)] * n_envs)
+    model = plus(env, buffer_size=20, train_freq=(1, "episode")).learn(50 * n_envs)
+    assert model.world_model._counts.sum() == 50 * n_envs
+
+
+def test_answers_from_elsewhere_are_told_before_the_replay_overwrites_them(tmp_path):
+    plus().save(tmp_path / "agent")
+    model = DynaQ.load(tmp_path / "agent", device="cpu", buffer_size=20, learning_starts=100)
+    obs, _ = make_toy().reset(seed=0)
+    for _ in range(50):
+        model.observe(obs, 0, 1.0)
+    assert model.world_model._counts.sum() >= 30
+    model.train(1, 8)
+    assert model.world_model._counts.sum() == 50
+
+
 def test_dictionaries_are_set_entry_by_entry():
     model = plus(
         seed=3,

@@ -2,6 +2,7 @@
 
 import io
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -344,10 +345,10 @@ def test_a_catalogue_may_grow_at_its_end(kwargs):
         action_table()[:10],
         np.concatenate([action_table()[1:], action_table()[:1]]),
         action_table() + np.float32(1e-6),
-        action_table().astype(np.float64),
+        (action_table() + np.float32(1e-6)).astype(np.float64),
         np.concatenate([action_table(), np.ones((12, 1), np.float32)], axis=1),
     ],
-    ids=["another order", "fewer", "rotated", "changed", "another type", "longer rows"],
+    ids=["another order", "fewer", "rotated", "changed", "changed and of another type", "longer rows"],
 )
 def test_a_table_that_does_not_begin_as_the_known_one_is_refused(table):
     model = agent(make_toy(ids=True))
@@ -357,6 +358,32 @@ def test_a_table_that_does_not_begin_as_the_known_one_is_refused(table):
     with pytest.raises(ValueError, match=message):
         model.set_env(make_toy(ids=True, table=table))
     assert (len(model.action_table), model.policy.action_table is model.action_table) == (12, True)
+
+
+@pytest.mark.parametrize("known", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, ">f4"])
+def test_the_same_table_as_numbers_of_another_type_names_the_same_actions(known, dtype):
+    model = agent(make_toy(ids=True, table=action_table().astype(known)))
+    obs, _ = make_toy(ids=True).reset(seed=5)
+    other = make_toy(ids=True, table=action_table(40).astype(dtype))
+    loaded = DynaQ.load(saved(model), other, device="cpu")
+    np.testing.assert_array_equal(loaded.q_values(obs), model.q_values(obs))
+    model.set_env(other)
+    model.learn(10)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"learning_starts": 5}])
+def test_a_box_may_have_other_bounds(kwargs):
+    def bounded(high):
+        env = ToyEnv()
+        boxes = {key: spaces.Box(-high, high, box.shape) for key, box in env.observation_space.items()}
+        env.observation_space = spaces.Dict(boxes)
+        return gym.wrappers.TimeLimit(env, 5)
+
+    model = agent(bounded(10), **kwargs).learn(20)
+    model.set_env(bounded(20))
+    assert model.observation_space == model.policy.observation_space == bounded(20).observation_space
+    assert model.learn(20).num_timesteps == 20
 
 
 def linear_bandit(env, **kwargs):

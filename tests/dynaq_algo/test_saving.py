@@ -1,5 +1,6 @@
 """Zips and checkpoint folders."""
 
+import json
 import re
 import shutil
 import warnings
@@ -234,9 +235,6 @@ def test_a_world_model_is_told_each_loaded_transition_once(tmp_path):
     def make():
         return make_toy(new_candidates=True)
 
-    def n_told(model):
-        return int(model.world_model._counts.sum())
-
     kwargs = {"policy_kwargs": {"prior": [0.1], "features_kwargs": {"n_blocks": 1}}, "device": "cpu"}
     model = DynaQ.plus(make(), **kwargs)
     model.learn(40, callback=CheckpointCallback(20, str(tmp_path), save_replay_buffer=True))
@@ -260,6 +258,72 @@ def test_a_world_model_is_told_each_loaded_transition_once(tmp_path):
     new.set_logger(configure(None, []))
     new.train(1, 8)
     assert n_told(new) == 40
+
+
+def gaussian_process(seed, **kwargs):
+    """An agent that learns each answer once, of environments in which no pair comes twice."""
+    policy_kwargs = {"prior": [0.1], "features_kwargs": {"n_blocks": 1}}
+    return DynaQ.plus(make_toy(new_candidates=True), seed, policy_kwargs=policy_kwargs, device="cpu", **kwargs)
+
+
+def n_told(model):
+    return int(model.world_model._counts.sum())
+
+
+def loaded_from(path):
+    model = DynaQ.load(path, make_toy(new_candidates=True), device="cpu")
+    model.set_logger(configure(None, []))
+    return model
+
+
+@pytest.mark.parametrize("n_before", [10, 40, 60])
+def test_a_world_model_is_told_all_of_another_runs_replay_and_each_transition_once(tmp_path, n_before):
+    gaussian_process(1).learn(40).save_replay_buffer(tmp_path / "other.npz")
+    model = gaussian_process(2).learn(n_before)
+    model.save_replay_buffer(tmp_path / "own.npz")
+    model.load_replay_buffer(tmp_path / "other.npz")
+    model.learn(5, reset_num_timesteps=False)
+    assert n_told(model) == n_before + 40 + 5
+    model.save(tmp_path / "agent")
+    for known in (model, loaded_from(tmp_path / "agent")):
+        for name in ("own.npz", "other.npz"):
+            known.load_replay_buffer(tmp_path / name)
+            known.train(1, 8)
+        assert n_told(known) == n_before + 40 + 5
+
+
+def test_two_runs_that_go_on_from_one_file_are_told_of_what_the_other_learned(tmp_path):
+    gaussian_process(1).learn(20).save_checkpoint(tmp_path / "checkpoint")
+    make = make_toy(new_candidates=True)
+    one, other = (DynaQ.load_checkpoint(tmp_path / "checkpoint", make, device="cpu") for _ in range(2))
+    one.learn(30, reset_num_timesteps=False).save_replay_buffer(tmp_path / "one.npz")
+    other.learn(10, reset_num_timesteps=False)
+    other.load_replay_buffer(tmp_path / "one.npz")
+    other.train(1, 8)
+    assert n_told(other) == 20 + 10 + 30
+
+
+def test_files_without_ids_of_replays_are_counted(tmp_path):
+    """As an earlier version wrote them."""
+    model = gaussian_process(1).learn(40, callback=CheckpointCallback(30, str(tmp_path), "agent", True))
+    model.save_replay_buffer(tmp_path / "replay.npz")
+    with np.load(tmp_path / "replay.npz") as arrays:
+        np.savez(tmp_path / "replay.npz", **{name: arrays[name] for name in arrays if not name.startswith("ends:")})
+    with zipfile.ZipFile(tmp_path / "agent_30_steps.zip") as new, zipfile.ZipFile(tmp_path / "old.zip", "w") as old:
+        for name in new.namelist():
+            data = json.loads(new.read(name)) if name == "data" else None
+            assert data is None or (data.pop("_told"), data["_n_scored"])[1] == 29  # saved before the 30th was learned
+            old.writestr(name, new.read(name) if data is None else json.dumps(data))
+    old = loaded_from(tmp_path / "old.zip")
+    for _ in range(2):
+        old.load_replay_buffer(tmp_path / "replay.npz")
+        old.train(1, 8)
+        assert n_told(old) == 40
+    old.save(tmp_path / "again.zip")
+    again = loaded_from(tmp_path / "again.zip")
+    again.load_replay_buffer(tmp_path / "replay.npz")
+    again.learn(5, reset_num_timesteps=False)
+    assert n_told(again) == 45
 
 
 def test_a_policy_saved_by_itself_predicts_the_same(tmp_path):

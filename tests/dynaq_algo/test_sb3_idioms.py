@@ -135,6 +135,40 @@ def test_observations_of_every_kind_train_save_and_load(tmp_path):
     np.testing.assert_array_equal(model.q_values(obs), loaded.q_values(obs))
 
 
+class Photo(gym.ObservationWrapper):
+    """Adds an entry that SB3 takes for an image, whose last axis has the colours."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        photo = spaces.Box(0, 255, (8, 9, 3), np.uint8)
+        self.observation_space = spaces.Dict({**env.observation_space.spaces, "photo": photo})
+
+    def observation(self, observation):
+        return {**observation, "photo": np.arange(216, dtype=np.uint8).reshape(8, 9, 3)}
+
+
+@pytest.mark.parametrize("within", [lambda env: env, lambda env: DummyVecEnv([lambda: env])])
+def test_an_entry_like_an_image_is_read_as_the_environment_shows_it(tmp_path, within):
+    model = agent(within(Photo(make_toy()))).learn(20)
+    obs, _ = Photo(make_toy()).reset(seed=0)
+    assert model.q_values(obs).shape == (1, 4)
+    assert model.reads["entries"]["photo"] == [8, 9, 3]
+    state = model.replay_buffer.states.rows[0]
+    assert any(np.array_equal(state[i : i + 216], np.arange(216)) for i in range(len(state) - 215))
+    model.save(tmp_path / "agent")
+    DynaQ.load(tmp_path / "agent", within(Photo(make_toy())), device="cpu").learn(5)
+    model.set_env(within(Photo(make_toy())))
+    model.learn(5)
+
+
+@pytest.mark.parametrize("interval", [0, -1, 2.5, "4"])
+def test_a_log_interval_that_is_no_number_of_episodes_is_refused(interval):
+    with pytest.raises(ValueError, match="`log_interval` must be a whole number of episodes, 1 or more, or None"):
+        agent(make_toy()).learn(30, log_interval=interval)
+    assert agent(make_toy()).learn(5, None, np.int64(2)).num_timesteps == 5
+    assert agent(make_toy()).learn(5, log_interval=None).num_timesteps == 5
+
+
 def test_the_same_seed_gives_the_same_rewards():
     rewards = []
     for _ in range(2):

@@ -39,6 +39,17 @@ def observation(level, training=(1, 0, 1, 0)):
     }
 
 
+def test_progress_within_other_bounds_is_refused():
+    model, other = agent().learn(5, log_interval=None), Ladder()
+    progress = gym.spaces.Box(0, 2, (1,), np.float32)
+    other.observation_space = gym.spaces.Dict({**other.observation_space.spaces, "progress": progress})
+    kept = model.env
+    with pytest.raises(ValueError, match=r"show `progress` within the bounds .*\[0.0\] to \[1.0\], got .* to \[2.0\]"):
+        model.set_env(other)
+    assert model.env is kept
+    model.set_env(Ladder())
+
+
 def mean_return(model, env=None, episodes=10):
     env, total = ladder() if env is None else env, 0.0
     for episode in range(episodes):
@@ -223,6 +234,17 @@ class Named(Ladder):
     def step(self, action):
         *result, info = super().step(action)
         return *result, info | {"candidate_ids": self.shown}
+
+
+def test_ids_of_candidates_that_are_texts_are_not_known():
+    class Texts(Named):
+        def step(self, action):
+            *result, info = super().step(action)
+            return *result, info | {"candidate_ids": [f"job {job}" for job in self.shown]}
+
+    model = agent(gym.wrappers.TimeLimit(Texts(ids=False), 12)).learn(20, log_interval=None)
+    stored, _ = model.replay_buffer.candidate_sets(np.arange(20))
+    assert (model.replay_buffer.ids_to_ask(stored) < 0).all()
 
 
 def test_where_candidates_are_features_the_jobs_that_were_shown_are_asked_about():
