@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> None:
 
     from experiments.web.load import measured
     from experiments.web.pictures import pictured
-    from experiments.web.serving import bound, pages_of, serve, session_table
+    from experiments.web.serving import bound, locked, pages_of, serve, session_table
     from jobrec_gym.encoders import EncoderError
 
     torch.set_num_threads(cfg.threads)
@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> None:
             for picture in pictured(Path(options["pictures"]), Path(options["folder"])):
                 print(f"picture  {picture}, {picture.stat().st_size // 1000:,} kB")
         else:
-            with bound(options["host"], options["port"]) as listener:
+            with bound(options["host"], options["port"]) as listener, locked(options, listener):
                 serve(pages_of(options), options["host"], listener)
     except (RunError, EncoderError, ValueError, TypeError, ImportError, OSError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -37,6 +37,7 @@ _SCORE = "held_out/score"
     config_path="../conf",
     config_name="demo",
     kept="the runs that are finished, and a checkpoint of each run that was learning, in {folder}",
+    least_of={"interactions": 1},
 )
 def main(cfg: DictConfig) -> None:
     """Makes the missing runs, writes the figure and the report, and prints the result in a sentence."""
@@ -47,8 +48,6 @@ def main(cfg: DictConfig) -> None:
 
     folder, common = Path(cfg.folder), OmegaConf.to_container(cfg.common, resolve=True)
     try:
-        for name in ("interactions", "n_jobs"):
-            _require_positive(name, cfg[name])
         _train(_runs(folder, cfg.interactions, cfg.seed, common), cfg.n_jobs)
         runs = {name: read_run(folder / name) for name in LEARNERS}
         scores = {name: run.metrics.set_index("interactions")[_SCORE] for name, run in runs.items()}
@@ -99,11 +98,6 @@ def _moves(name: str, scores: pd.Series) -> str:
     if start == end:
         return f"{name} stays at {end:.2f}"
     return f"{name} {'rises' if end > start else 'falls'} from {start:.2f} to {end:.2f}"
-
-
-def _require_positive(name: str, value: Any) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise RunError(f"`{name}` must be 1 or more, got {value!r}.")
 
 
 def _runs(folder: Path, interactions: int, seed: int, common: Any) -> list[StudyRun]:

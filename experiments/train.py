@@ -27,7 +27,8 @@ def main(cfg: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     try:
-        summary = run_training(build(cfg), folder, list(hydra_config.overrides.task))
+        setup = build(cfg)
+        summary = run_training(setup, folder, list(hydra_config.overrides.task))
     except RunError as error:
         if hydra_config.mode is RunMode.MULTIRUN:
             print(f"error: {error}", file=sys.stderr)
@@ -38,8 +39,8 @@ def main(cfg: DictConfig) -> float | None:
     if hydra_config.mode is RunMode.MULTIRUN:
         print(f"score {'-' if score is None else format(score, '.3f')}  {where}")
         return score
-    agents, columns = {cfg.name or "this run": summary["held_out"]}, columns_of(summary["held_out"], main=True)
-    print(format_table(*held_out_table(agents, summary["references"], columns)))
+    held_out, name = summary["held_out"], setup.config.get("name") or "this run"
+    print(format_table(*held_out_table({name: held_out}, summary["references"], columns_of(held_out, main=True))))
     if summary["feedback"] is not None:
         print(f"\nfeedback  {in_words(summary['feedback'])}")
     if summary["stopped"] is not None:

@@ -472,7 +472,7 @@ def _job_ids(market: LabourMarket, exclude: Iterable[int | str]) -> Ids:
         raise TypeError(f"`exclude` must be a sequence of rows or keys, got the text {exclude!r}: write [{exclude!r}].")
     if not isinstance(exclude, Iterable):
         raise TypeError(f"`exclude` must be a sequence of rows or keys, () for none, got {exclude!r}.")
-    return np.unique(named_rows("job", market.jobs.keys, exclude))
+    return np.unique(_excluded_rows(market, exclude))
 
 
 def _jobs_of_each(market: LabourMarket, exclude: Mapping[Any, Any]) -> dict[int, Ids]:
@@ -494,9 +494,17 @@ def _jobs_of_each(market: LabourMarket, exclude: Mapping[Any, Any]) -> dict[int,
     for person, jobs in zip(people.tolist(), listed, strict=True):
         if isinstance(jobs, list):
             jobs = [rows[which] if isinstance(which, str) else which for which in jobs]
-        own = named_rows("job", market.jobs.keys, jobs)
+        own = _excluded_rows(market, jobs)
         each[person] = np.union1d(each.get(person, _NO_JOBS), own)
     return each
+
+
+def _excluded_rows(market: LabourMarket, jobs: Iterable[int | str]) -> Ids:
+    """:func:`named_rows` of jobs, with an error that names the argument."""
+    try:
+        return named_rows("job", market.jobs.keys, jobs)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"`exclude`: {error}") from error
 
 
 def _all_named(side: str, keys: NDArray[np.str_], named: list[Any]) -> Ids:

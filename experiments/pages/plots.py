@@ -167,7 +167,7 @@ def curves(
         axes.set_ylabel(y_label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        _legend(figure, axes, len(lines) + len(others))
+        _legend(figure, axes, [*lines, *others])
         return _saved(figure, folder, name, title, caption)
 
 
@@ -202,7 +202,7 @@ def lorenz_curves(
         axes.plot((0, 100), (0, 100), color="#b8bec6", linewidth=1, label="all jobs equally")
         axes.set_xlabel("jobs, least recommended first (%)")
         axes.set_ylabel("share of recommendations (%)")
-        _legend(figure, axes, len(shares) + 1)
+        _legend(figure, axes, [*shares, "all jobs equally"])
         return _saved(figure, folder, name, title, caption)
 
 
@@ -248,7 +248,7 @@ def families(
         axes.set_ylim(-0.7, len(ranges) - 0.3)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("mean expected reward")
-        _legend(figure, axes, len(agents) + 1)
+        _legend(figure, axes, [*agents, "cosine"])
         return _saved(figure, folder, name, title, caption)
 
 
@@ -297,7 +297,7 @@ def level_paths(
         axes.set_ylim(0.6, 5.4)
         axes.set_xlabel("steps of the episode")
         axes.set_ylabel("level")
-        _legend(figure, axes, len(paths))
+        _legend(figure, axes, [*paths])
         return _saved(figure, folder, name, title, caption)
 
 
@@ -337,15 +337,20 @@ def _page(n_labels: int, height: float = _HEIGHT) -> tuple[Canvas, Axes]:
     return plt.subplots(figsize=(_WIDTH, height + _LEGEND_LINE * n_labels), layout="constrained")
 
 
-def _legend(figure: Canvas, axes: Axes, n_labels: int) -> None:
-    """Draws the legend beneath the axes, where it hides no curve. Long labels get a line each."""
-    handles, labels = axes.get_legend_handles_labels()
-    shown = [_short(as_text(str(label))) for label in labels]
+def _legend(figure: Canvas, axes: Axes, labels: Collection[str]) -> None:
+    """Draws the legend of the lines with some labels beneath the axes, where it hides no curve.
+
+    Long labels get a line each.
+    """
+    lines = [line for line in axes.get_lines() if line.get_label() in labels]
+    shown = [_short(as_text(str(line.get_label()))) for line in lines]
     columns = 1 if max(map(len, shown)) > 22 else 2 if max(map(len, shown)) > 14 else 3
-    rows = -(-n_labels // columns)
+    rows = -(-len(shown) // columns)
     width, height = figure.get_size_inches()
-    figure.set_size_inches(width, height - _LEGEND_LINE * (n_labels - rows))
-    figure.legend(handles, shown, loc="outside lower center", ncols=columns)
+    figure.set_size_inches(width, height - _LEGEND_LINE * (len(shown) - rows))
+    legend = figure.legend(lines, list(map(str, range(len(shown)))), loc="outside lower center", ncols=columns)
+    for text, label in zip(legend.get_texts(), shown, strict=True):
+        text.set_text(label)  # only now, because a legend leaves out lines whose label begins with an underscore
 
 
 def _limits(lines: Sequence[Line], wanted: Sequence[float], allowed: tuple[float, float] | None) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from typing import Any
 from experiments.runs.arguments import as_override, written
 from experiments.runs.build import truth_spec
 from experiments.runs.careers import is_career
-from experiments.runs.folders import HOW_KEYS, Run, flat_config
+from experiments.runs.folders import WHERE_KEYS, Run, flat_config
 from experiments.runs.grouping import name_of
 
 __all__ = [
@@ -173,5 +173,4 @@ def command_of(runs: Sequence[Run]) -> str:
 def _given(run: Run) -> dict[str, str]:
     """The overrides of a run that say what it is, by key."""
     split = [item.partition("=") for item in run.summary.get("overrides", [])]
-    how = (*HOW_KEYS, "launcher", "sweeper")
-    return {key: value for key, _, value in split if key.lstrip("+~").partition(".")[0] not in how}
+    return {key: value for key, _, value in split if key.lstrip("+~").partition(".")[0] not in WHERE_KEYS}

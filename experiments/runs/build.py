@@ -341,7 +341,7 @@ class Setup(Task):
 
     def __init__(self, config: Config):
         _check(config)
-        config = _with_whole_numbers(config)
+        config = _as_typed(config)
         super().__init__(config)
         self.seed: int = config["seed"]
         self.total_timesteps: int = config["total_timesteps"]
@@ -495,8 +495,12 @@ def _check(config: Config) -> None:
         require_whole(name, value, least, most, optional=name in _OPTIONAL)
     require_switch("resume", config["resume"])
     require_switch("progress_bar", config["progress_bar"], optional=True)
-    if not isinstance(config.get("name"), str | int | float | None):
-        raise RunError(f"`name` must be a text or null, got {config['name']!r:.80}.")
+    title = config.get("name")
+    if isinstance(title, bool) or not isinstance(title, str | int | float | None):
+        raise RunError(
+            f"`name` must be a text or null, got {title!r:.80}. A word such as true is a text in quotation marks of "
+            "its own, in a shell 'name=\"true\"'."
+        )
     pays = config["reward"]["_target_"] or ""
     if pays.endswith("LLMReward") and config["simulator"]["_target_"].endswith("RuleSimulator"):
         raise RunError(
@@ -507,8 +511,13 @@ def _check(config: Config) -> None:
         raise RunError(f"`evaluation.at` must be a list of numbers of interactions, such as [0,100], got {at!r}.")
 
 
-def _with_whole_numbers(config: Config) -> Config:
-    """A checked config whose whole numbers are int; libraries take no float for a count, such as 1e3."""
+def _as_typed(config: Config) -> Config:
+    """A checked config whose whole numbers are int, and whose name is a text, as in ``name=2026``.
+
+    Libraries take no float for a count, such as 1e3.
+    """
+    if config.get("name") is not None:
+        config = {**config, "name": str(config["name"])}
     for name in (*(name for name, _, _ in _NUMBERS), *(f"evaluation.{name}" for name in _OF_CAREERS)):
         section, _, key = name.rpartition(".")
         entries = config[section] if section else config

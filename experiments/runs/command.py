@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -58,7 +58,7 @@ _OF_A_USER = (ValueError, TypeError, LookupError, ImportError, OSError)
 
 
 def command(
-    config_path: str, config_name: str, kept: str = ""
+    config_path: str, config_name: str, kept: str = "", least_of: Mapping[str, int] | None = None
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[..., Any]]:
     """Makes a function a command, as ``hydra.main`` does, but with errors in one line and a clean end when stopped.
 
@@ -72,6 +72,7 @@ def command(
         config_name: Name of the primary config.
         kept: Words for the work that is kept when the command is stopped; empty if the work has to start again.
             ``{out}`` stands for the entry ``out`` of the config; if that is null, nothing is kept.
+        least_of: See :func:`~experiments.runs.numbers.require_common`.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[..., Any]:
@@ -80,7 +81,7 @@ def command(
             if is_child:
                 as_child()
             try:
-                require_common(cfg)
+                require_common(cfg, least_of)
                 with progress_bars(OmegaConf.select(cfg, "progress_bar")), output_may_fail():
                     return task(cfg)
             except KeyboardInterrupt as error:

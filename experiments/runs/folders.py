@@ -46,6 +46,7 @@ __all__ = [
     "is_finished",
     "lock_file",
     "lock_run",
+    "lock_served",
     "of_the_system",
     "read_json",
     "read_run",
@@ -64,11 +65,14 @@ PRETRAIN, BEFORE = "pretrain.json", "before.json"
 COLDSTART, COLDSTART_TABLE, COLDSTART_FIGURE = "coldstart.json", "coldstart.csv", "coldstart.png"
 LOG, LOGGED = "log", "jobrec_gym.LoggedSimulator"
 LOCK = ".lock"
-_HYDRAS = ".hydra"
+HYDRAS = ".hydra"
 RUN_FORMAT, RESULTS_FORMAT = "jobrec-run/1", "jobrec-results/1"
 
 HOW_KEYS = ("name", "resume", "progress_bar", "threads", "checkpoint_interval", "tracker")
 """Entries of a config that say how to run and what the run is called. They do not change its results."""
+
+WHERE_KEYS = ("launcher", "sweeper", *HOW_KEYS)
+"""Entries of a config that have no part in the name of a run's folder."""
 
 _MAX_NAME = 150
 
@@ -190,7 +194,7 @@ def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] |
         name: Name of the argument that gave ``paths``, for messages.
 
     Raises:
-        RunError: If a path is missing, or a path has no finished run.
+        RunError: If no path is given, a path is missing, or a path has no finished run.
     """
     if paths is None:
         raise RunError(
@@ -200,6 +204,8 @@ def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] |
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
     if not isinstance(several, Iterable) or not all(isinstance(path, str | os.PathLike) for path in several):
         raise RunError(f"`{name}` must be a folder, or a list of folders, got {paths!r:.80}.")
+    if not several:
+        raise RunError(f"`{name}` must name at least one folder, got none.")
     for path in several:
         folder = place_of(path)
         if not folder.is_dir():
@@ -222,7 +228,7 @@ def _files_below(folder: Path, name: str) -> list[Path]:
     found = []
     for place, folders, files in os.walk(folder):
         left_out = {CHECKPOINT} if CONFIG in files else set()
-        folders[:] = [one for one in folders if one not in left_out and (not one.startswith(".") or one == _HYDRAS)]
+        folders[:] = [one for one in folders if one not in left_out and (not one.startswith(".") or one == HYDRAS)]
         if name in files:
             found.append(Path(place, name))
     return sorted(found)
@@ -234,7 +240,7 @@ def unfinished_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[s
     for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
         for file in _files_below(place_of(path), CONFIG):
             # A run that failed before its first file has only Hydra's copy of the config.
-            folder = file.parent.parent if file.parent.name == _HYDRAS else file.parent
+            folder = file.parent.parent if file.parent.name == HYDRAS else file.parent
             if not (folder / SUMMARY).is_file():
                 started[folder.resolve()] = folder
     if not started:
@@ -305,6 +311,31 @@ def lock_run(folder: Path) -> Iterator[None]:
     with (folder / LOCK).open("w") as file:
         lock_file(file, f"another process is in this folder: {folder}. Wait for it, or choose another folder.")
         # The file stays: if it were removed, two other processes could each lock a file of their own.
+        yield
+
+
+@contextmanager
+def lock_served(folder: Path, server: str, name: str) -> Iterator[None]:
+    """Locks the folder of a server against other servers until the block ends, or this process is killed.
+
+    The folder is made if it does not exist.
+
+    Args:
+        folder: The folder.
+        server: The server in words, for the error of another server.
+        name: Name of the argument that gave ``folder``, for messages.
+
+    Raises:
+        RunError: If another server holds the lock. The error names that server.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        file.seek(0)
+        other = file.read() or "another process"
+        lock_file(file, f"`{name}`: {other} uses {folder} already. Stop it, or choose another `{name}`.")
+        file.truncate(0)
+        file.write(server)
+        file.flush()
         yield
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.runs.folders import HOW_KEYS, Run, flat_config
+from experiments.runs.folders import HOW_KEYS, WHERE_KEYS, Run, flat_config
 
 __all__ = ["Comparison", "group_runs", "like_with_like", "mark_of", "name_of", "newest", "repeats_in_words"]
 
@@ -198,7 +198,7 @@ def _overrides(run: Run) -> list[str]:
     kept = []
     for item in run.summary.get("overrides", []):
         key = item.partition("=")[0].lstrip("+~")
-        if key.rpartition(".")[2] != "seed" and key.partition(".")[0] not in (*HOW_KEYS, "launcher", "sweeper"):
+        if key.rpartition(".")[2] != "seed" and key.partition(".")[0] not in WHERE_KEYS:
             kept.append(item)
     return sorted(kept)
 

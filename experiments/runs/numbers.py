@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -82,23 +82,29 @@ _SOME = (
 """Lists that must not be empty."""
 
 
-def require_common(cfg: DictConfig) -> None:
+def require_common(cfg: DictConfig, least_of: Mapping[str, int] | None = None) -> None:
     """Checks those entries of a command's config that many commands have.
 
     An entry that is null or missing, or of another kind in this command, is left to the command. A whole number that is
     written as a float, such as 1e3, becomes an int, because libraries take no float for a count.
 
+    Args:
+        cfg: The command's config.
+        least_of: Smallest numbers of entries that must be larger in this command than in others, and never null.
+
     Raises:
         RunError: For the first wrong entry.
     """
+    larger = least_of or {}
     if OmegaConf.is_dict(cfg.get("sizes")) and "size" in cfg:
         require_known("size", [cfg.size], list(cfg.sizes), "`sizes`")  # other entries take their values from `sizes`
     given: Any = OmegaConf.to_container(cfg, resolve=False)
     for name, value in given.items():
         if value == "" or (isinstance(value, list) and "" in value):
             raise RunError(f"`{name}` must not be empty text: give a value, or leave {name}= out.")
-    for name, least, most in _COMMON:
-        if name in cfg and cfg.get(name) is None and name in _NEVER_NULL:
+    for name, common_least, most in _COMMON:
+        least = larger.get(name, common_least)
+        if name in cfg and cfg.get(name) is None and name in (*_NEVER_NULL, *larger):
             raise RunError(f"`{name}` must be {least} or more, got null.")
         if cfg.get(name) is not None and not OmegaConf.is_list(cfg[name]):
             require_whole(name, cfg[name], least, most)

@@ -14,7 +14,7 @@ from typing import TypeVar
 from experiments.runs.folders import RunError
 from experiments.runs.interrupts import as_child
 
-__all__ = ["in_processes"]
+__all__ = ["end_with_parent", "in_processes"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -52,12 +52,19 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], n_jobs: 
 def _begin_process() -> None:
     as_child()
     logging.captureWarnings(True)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
-    """Ends this process with its parent. A process whose parent was killed would else wait for work for ever."""
+def end_with_parent() -> None:
+    """Lets this process, a child of :mod:`multiprocessing`, end as soon as its parent ends, even if that is killed.
+
+    Without this a child would go on working, or wait for work for ever.
+    """
+    threading.Thread(target=_end_after_parent, daemon=True).start()
+
+
+def _end_after_parent() -> None:
     parent = multiprocessing.parent_process()
-    assert parent is not None, "only processes of a pool are begun"
+    assert parent is not None, "only children end with their parent"
     parent.join()
     os._exit(1)

@@ -192,7 +192,10 @@ def rank_people(
     if isinstance(exclude, str | Mapping) or not isinstance(exclude, Iterable):
         raise RunError(f"`exclude` must list jobs by row or by key, [] for none, got {exclude!r:.80}.")
     files = _files_of_pairs(applied)
-    for_all = np.unique(named_rows("job", market.jobs.keys, exclude))
+    try:
+        for_all = np.unique(named_rows("job", market.jobs.keys, exclude))
+    except (TypeError, ValueError) as error:
+        raise RunError(f"`exclude`: {error}") from error
     if open_at is not None and not open_jobs(market, open_at).any():  # a wrong time is refused before writing
         logger.warning("No job of market %r is open at %s, so all lists are empty.", market.name, open_at)
     if applicants is None:

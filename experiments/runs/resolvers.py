@@ -11,19 +11,17 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from experiments.runs.folders import HOW_KEYS, folder_name
+from experiments.runs.folders import WHERE_KEYS, folder_name
 
 __all__: list[str] = []
 
-_WHERE_KEYS = ("launcher", "sweeper", *HOW_KEYS)  # entries that say how and where a run is made, not what it is
-
 
 def _sweep_folder(overrides: Sequence[str]) -> str:
-    return folder_name(overrides, exclude=("seed", *_WHERE_KEYS))
+    return folder_name(overrides, exclude=("seed", *WHERE_KEYS))
 
 
-def _run_folder(override_dirname: str) -> str:
-    return folder_name(_split(override_dirname), exclude=_WHERE_KEYS)
+def _run_folder(overrides: Sequence[str]) -> str:
+    return folder_name(overrides, exclude=WHERE_KEYS)
 
 
 def _python_here() -> str:
@@ -38,17 +36,6 @@ def _gamma_of_plus(env_id: str) -> float:
 
     gamma: float = plus_arguments(has_pairs=True, has_progress=env_id == "JobRecCareer-v0", overrides={})["gamma"]
     return gamma
-
-
-def _split(override_dirname: str) -> list[str]:
-    """Splits ``"a=1,b=[2,3]"`` into ``["a=1", "b=[2,3]"]``. A comma within a value is not followed by a key."""
-    items: list[str] = []
-    for part in override_dirname.split(","):
-        if items and ("=" not in part or items[-1].count("[") > items[-1].count("]")):
-            items[-1] += f",{part}"
-        else:
-            items.append(part)
-    return [item for item in items if item]
 
 
 # The folder is cached, so that each job of a sweep gets the name with which the sweep began.

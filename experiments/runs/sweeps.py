@@ -1,30 +1,70 @@
-"""Prints a table of the runs of a sweep when the sweep ends."""
+"""Finds the folders of a sweep's earlier runs when it begins, and prints a table of its runs when it ends."""
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.experimental.callback import Callback
 
 from experiments.runs.arguments import as_typed
-from experiments.runs.folders import RunError, find_runs, unfinished_runs
+from experiments.runs.folders import (
+    HYDRAS,
+    WHERE_KEYS,
+    RunError,
+    find_runs,
+    folder_name,
+    lock_run,
+    unfinished_runs,
+)
 from experiments.runs.grouping import group_runs, like_with_like
 from experiments.runs.references import mean_references
 from experiments.runs.tables import columns_of, format_table, held_out_table, mean_and_spread
 
-__all__ = ["NoteSweep", "in_words", "tell_sweep"]
+__all__ = ["NoteSweep", "in_words", "move_earlier", "tell_sweep"]
+
+_EARLIER_RULE = "${run_folder:${hydra.job.override_dirname}}"
+_CHECKSUM = re.compile(r"-[0-9a-f]{8}")  # at the end of every name that the earlier rule made otherwise
 
 _under_way: list[Path] = []
 """The folder of this process's sweep; empty after its table was printed."""
 
 
 class NoteSweep(Callback):
-    """Notes the folder of a sweep when it begins, for :func:`tell_sweep`. It works with every launcher."""
+    """When a sweep begins, notes its folder for :func:`tell_sweep`, and moves runs (:func:`move_earlier`).
+
+    It works with every launcher.
+    """
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """Called by Hydra before a sweep."""
-        _under_way[:] = [Path(config.hydra.sweep.dir)]
+        folder = Path(config.hydra.sweep.dir)
+        _under_way[:] = [folder]
+        move_earlier(folder)
+
+
+def move_earlier(sweep: Path) -> None:
+    """Moves runs into the folders in which this version looks for them, and prints a line about each.
+
+    Earlier versions divided values such as ``name="wide, lr=1"`` at the comma, so the folder of the run had ``lr=1`` in
+    its name. A run stays where it is if another run is in its new folder, or if a process is in its own folder.
+    """
+    for file in sorted(sweep.glob(f"*/{HYDRAS}/hydra.yaml")):
+        folder = file.parents[1]
+        try:
+            if not _CHECKSUM.fullmatch(folder.name[-9:]) or _EARLIER_RULE not in file.read_text(encoding="utf-8"):
+                continue
+            overrides = yaml.safe_load(file.with_name("overrides.yaml").read_text(encoding="utf-8"))
+            place = sweep / folder_name(overrides, exclude=WHERE_KEYS)
+            if not place.exists():
+                with lock_run(folder):
+                    folder.rename(place)
+                print(f"{folder} is now {place}: names of runs have no part in names of folders.", file=sys.stderr)
+        except (AttributeError, OSError, RunError, TypeError, UnicodeDecodeError, yaml.YAMLError) as error:
+            print(f"{folder} stays where it is, so this sweep makes its run again: {error}", file=sys.stderr)
 
 
 def tell_sweep() -> None:

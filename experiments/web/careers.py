@@ -20,6 +20,7 @@ from dynaq_algo import DynaQ, LinearBandit
 from dynaq_algo.agent_file import AgentFileError
 from experiments.runs.careers import evenly_spread
 from experiments.runs.folders import RunError, read_json, write_json
+from experiments.runs.processes import end_with_parent
 from experiments.web.agents import PAIRS, market_of
 from jobrec_gym import LabourMarket, RuleSimulator
 from jobrec_gym.oracle import CareerOracle
@@ -82,8 +83,8 @@ def planner(gamma: float) -> str:
 class Careers:
     """Agents trained on ``JobRecCareer-v0``, and the careers of some held-out applicants under each of them.
 
-    The agents are trained once, in a process of their own, and their files are kept. An applicant meets the same
-    candidate sets and random draws under every agent.
+    The agents are trained once, in a process of their own, and their files are kept. An agent whose record cannot be
+    read is trained again. An applicant meets the same candidate sets and random draws under every agent.
 
     Args:
         folder: Where the agents' files are, or are written.
@@ -239,8 +240,11 @@ class Careers:
         return self._folder / f"{name.replace(', ', '_').replace(' ', '_')}.zip"
 
     def _is_made(self, name: str) -> bool:
-        made = self._file(name).with_suffix(".json")
-        return made.is_file() and read_json(made, "Remove it, and it is made again.")["asked"] == self._asked(name)
+        try:
+            made = read_json(self._file(name).with_suffix(".json"), "The agent is trained again.")
+        except RunError:
+            return False
+        return made.get("asked") == self._asked(name)
 
 
 def _learn_aside(
@@ -249,6 +253,7 @@ def _learn_aside(
     """Trains agents in a process of low priority, so that the server's pages come first."""
     import torch
 
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too, but the server ends it
     torch.set_num_threads(1)
     if hasattr(os, "nice"):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.runs.folders import RunError
+from experiments.runs.folders import RunError, lock_served
 from experiments.runs.numbers import MOST, require_switch, require_whole
 from experiments.runs.tables import Table
 from experiments.web.agents import StartingAgents, market_of
@@ -21,7 +23,7 @@ from experiments.web.visits import Visits
 from jobrec_gym import LabourMarket
 from jobrec_gym.extras import install_command
 
-__all__ = ["Pages", "bound", "pages_of", "serve", "session_table"]
+__all__ = ["Pages", "bound", "locked", "pages_of", "serve", "session_table"]
 
 Options = Mapping[str, Any]
 Pages = tuple[Visits, Careers | None]
@@ -102,6 +104,27 @@ def bound(host: str, port: int) -> socket.socket:
     return made
 
 
+@contextmanager
+def locked(options: Options, listener: socket.socket) -> Iterator[None]:
+    """Locks the server's folders against other servers until the block ends, or this process is killed.
+
+    A server reads a visitor's log once, so it would not see the answers that another server adds to it.
+
+    Args:
+        options: The entries of ``conf/app.yaml``, in plain Python.
+        listener: The socket of this server, from :func:`bound`.
+
+    Raises:
+        RunError: If another server uses one of the folders. The error names that server.
+    """
+    server = f"the server at {_address(options['host'], listener)} (process {os.getpid()})"
+    folders = {Path(options[name]).resolve(): name for name in ("folder", "visitors")}
+    with ExitStack() as locks:
+        for folder, name in folders.items():
+            locks.enter_context(lock_served(folder, server, name))
+        yield
+
+
 def serve(pages: Pages, host: str, listener: socket.socket) -> None:
     """Serves the page until it is stopped. Prints its address once, and a warning if other machines can open it.
 
@@ -133,12 +156,16 @@ def serve(pages: Pages, host: str, listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=2,
     )
-    shown = f"[{host}]" if ":" in host else host
-    print(f"the page  http://{shown}:{listener.getsockname()[1]}\nCtrl-C stops it; answers are kept.", flush=True)
+    print(f"the page  {_address(host, listener)}\nCtrl-C stops it; answers are kept.", flush=True)
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
         listener.close()
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"
 
 
 def session_table(options: Options) -> tuple[Table, str]:

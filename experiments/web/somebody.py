@@ -98,9 +98,13 @@ class Somebody:
     def __len__(self) -> int:
         return len(self.steps[LEARNERS[0]])
 
+    def length_after(self, n: int) -> int:
+        """How many jobs each learner will have recommended after :meth:`play`."""
+        return min(len(self) + n, MOST_STEPS, len(self._jobs))
+
     def play(self, n: int) -> None:
         """Lets every learner recommend ``n`` more jobs, while there are any; :data:`MOST_STEPS` jobs in all at most."""
-        for _ in range(min(n, MOST_STEPS - len(self), len(self._jobs) - len(self))):
+        for _ in range(len(self), self.length_after(n)):
             for name in LEARNERS:
                 recommender = self._learning.get(name)
                 place = len(self.steps[name]) if recommender is None else recommender.asks()

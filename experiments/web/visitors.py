@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from experiments.runs.folders import RunError, of_the_system, write_text
+from experiments.runs.folders import LOCK, RunError, of_the_system, write_text
 from jobrec_gym import LabourMarket
 from jobrec_gym.loaders.resumes import read_resume
 from jobrec_gym.shown_text import MOST_LETTERS
@@ -158,7 +158,7 @@ class VisitorFiles:
     take over a visit by reading its log.
 
     Args:
-        folder: Where the folders are. It is made when the first visitor comes.
+        folder: Where the folders are. It is made when the first visitor comes, if it does not exist.
         most: The largest number of visitors that are kept; ``None`` for any number.
     """
 
@@ -181,7 +181,7 @@ class VisitorFiles:
         """
         folder = self._folder / visitor_id
         with self._adding:  # two who come at once are counted one after the other
-            n_kept = sum(1 for _ in self._folder.iterdir()) if self._folder.is_dir() else 0
+            n_kept = sum(one.name != LOCK for one in self._folder.iterdir()) if self._folder.is_dir() else 0
             if self._most is not None and n_kept >= self._most:
                 raise VisitError(
                     f"This page keeps at most {self._most:,} visitors, and has as many already. Nothing was kept."

@@ -199,6 +199,7 @@ class Visits:
 
         Raises:
             VisitError: If the visit was deleted meanwhile.
+            OSError: If the number of answers cannot be written. Nothing is changed then.
         """
         with visit.lock:
             visit = self._kept(visit)
@@ -207,9 +208,9 @@ class Visits:
             if another:
                 number = (number + 1) % len(self._held_out())
                 somebody = self._simulated(number)
+            self.files.write_somebody(visit.visitor_id, {"number": number, "steps": somebody.length_after(steps)})
             somebody.play(steps)
             self._keep_watched(visit, somebody)
-            self.files.write_somebody(visit.visitor_id, {"number": number, "steps": len(somebody)})
             return somebody
 
     def forget(self, visit: Visit) -> None:

@@ -24,15 +24,17 @@ pytest.importorskip("starlette", reason="needs the extra 'app'")
 pytest.importorskip("python_multipart", reason="needs the extra 'app'")
 
 from app_world import ENCODER, options, small_market
+from commands import run_command
 from starlette.testclient import TestClient
 
 from experiments.runs.folders import RunError, write_text
+from experiments.web import careers
 from experiments.web.application import COOKIE, application
 from experiments.web.careers import BANDIT, BEST, COSINE, planner
 from experiments.web.charts import belief_bar, lines
 from experiments.web.load import measured
 from experiments.web.protection import LOOPBACK, MOST_BYTES
-from experiments.web.serving import bound, pages_of, serve, session_table
+from experiments.web.serving import bound, locked, pages_of, serve, session_table
 from experiments.web.visitors import Answer, Person, VisitError, VisitorFiles, person_of_resume, skills_in_text
 from jobrec_gym import load_interactions, load_market
 
@@ -280,6 +282,28 @@ def test_no_more_visitors_are_kept_than_was_said(world, tmp_path):
     page = late.post("/start", data={"skill": "SQL"})
     assert page.status_code == 422 and "This page keeps at most 1 visitors, and has as many already" in page.text
     assert len(list(tmp_path.iterdir())) == 1 and "Who are you?" in late.get("/").text
+
+
+def test_a_second_server_on_the_same_folder_is_refused_by_the_address_of_the_first(world, tmp_path):
+    given = {**options(world), "folder": str(tmp_path / "app"), "host": "127.0.0.1"}
+    given["visitors"] = str(tmp_path / "visitors")
+    other = {**given, "folder": str(tmp_path / "other")}
+    with bound("127.0.0.1", 0) as first, bound("127.0.0.1", 0) as second:
+        address = f"http://127.0.0.1:{first.getsockname()[1]}"
+        with locked(given, first):
+            with (
+                pytest.raises(RunError, match=rf"`folder`: the server at {address} \(process {os.getpid()}\) uses"),
+                locked(given, second),
+            ):
+                pass
+            with pytest.raises(RunError, match=rf"`visitors`: the server at {address}"), locked(other, second):
+                pass
+            done = run_command("app", "port=0", f"folder={given['folder']}", "source=nowhere")
+            assert done.returncode == 1
+            assert done.stderr.startswith(f"error: `folder`: the server at {address}"), "before anything is loaded"
+        with locked(given, second), locked({**given, "folder": str(world), "visitors": str(world)}, first):
+            files = VisitorFiles(tmp_path / "visitors", most=1)
+            files.add("a", Person("", ("SQL",), ()))  # the lock is no visitor
 
 
 @pytest.mark.waits
@@ -652,6 +676,28 @@ def test_another_somebody_begins_anew(client, pages):
     assert "Regret after 0 recommendations" in page
 
 
+@pytest.mark.parametrize("form", [{"steps": "3"}, {"steps": "3", "another": "yes"}], ids=str)
+def test_recommendations_that_cannot_be_kept_are_not_played(client, pages, form):
+    begin(client)
+    client.post("/somebody", data={"steps": "2"})
+    visit = visit_of(client, pages)
+    before = pages[0].somebody(visit)
+    kept = pages[0].files.log(visit.visitor_id).with_name("somebody.json")
+    kept.unlink()
+    kept.mkdir()
+    refused = client.post("/somebody", data=form)
+    assert refused.status_code == 507 and "Nothing is changed" in refused.text
+    assert pages[0].somebody(visit) is before and len(before) == 2
+    kept.rmdir()
+
+    client.post("/somebody", data=form)
+    again = pages[0].somebody(visit)
+    n = 3 if "another" in form else 5
+    assert len(again) == n and pages[0].files.somebody(visit.visitor_id)["steps"] == n
+    client.post("/somebody", data={"steps": "100"})
+    assert pages[0].files.somebody(visit.visitor_id)["steps"] == len(pages[0].somebody(visit)) == 30, "all jobs"
+
+
 def test_a_job_is_answered_alike_whoever_recommends_it(client, pages):
     begin(client)
     client.post("/somebody", data={"steps": "30"})
@@ -725,6 +771,25 @@ def test_agents_of_careers_that_were_made_of_other_things_are_made_anew(pages, w
     changed = options(world)
     changed["career"] = {"gammas": [0.0, 0.9], "interactions": 9, "learn": False}
     assert pages_of(changed)[1].progress() == (0, 3)
+
+
+@pytest.mark.parametrize("content", ['{"asked": ', "[]", '{"format": "jobrec-results/9"}', "{}"])
+def test_an_agent_of_careers_whose_record_is_damaged_is_made_again(pages, content):
+    pages[1].learn(print)
+    (record,) = (pages[1]._folder).glob("linear*.json")
+    record.write_text(content)
+    assert pages[1].progress() == (2, 3)
+    pages[1].learn(print)
+    assert pages[1].progress() == (3, 3)
+
+
+def test_the_process_that_learns_careers_ends_with_the_server(pages, world, monkeypatch):
+    def ends():
+        raise EOFError
+
+    monkeypatch.setattr(careers, "end_with_parent", ends)
+    with pytest.raises(EOFError):
+        careers._learn_aside(world / "careers", str(world / "market"), [0.0], 8, {})
 
 
 def test_agents_that_cannot_be_read_are_told_with_the_way_out(world, tmp_path):

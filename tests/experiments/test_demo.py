@@ -127,6 +127,8 @@ def test_the_sentence_is_true_whether_or_not_it_learned(best, cosine, plain, sai
     ("option", "said"),
     [
         ("interactions=0", "error: `interactions` must be 1 or more, got 0."),
+        ("interactions=-1", "error: `interactions` must be 1 or more, got -1."),
+        ("interactions=null", "error: `interactions` must be 1 or more, got null."),
         ("n_jobs=two", "error: `n_jobs` must be 1 or more, got 'two'."),
         ('common=["no_such_option=1"]', "error: Could not override 'no_such_option'"),
         ('common=["evaluation.n_pairs=0"]', "error: `evaluation.n_pairs` must be 1 or more, got 0."),

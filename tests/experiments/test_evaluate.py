@@ -136,6 +136,8 @@ def test_a_path_that_is_missing_or_empty_is_named(tmp_path):
         find_runs(tmp_path, "runs")
     with pytest.raises(RunError, match="run=FOLDER"):
         find_runs(None, "run")
+    with pytest.raises(RunError, match="`runs` must name at least one folder, got none"):
+        find_runs([], "runs")
 
 
 def test_a_broken_summary_is_named(tmp_path):

@@ -268,3 +268,34 @@ def test_what_nobody_took_is_in_a_checkpoint(small):
         assert (first == second).all()
     assert env.take_components() == again.take_components() != {}
     assert env.get_state()["rows"] is None
+
+
+CHILD = """
+import multiprocessing, os, signal, sys, time
+from experiments.runs.processes import end_with_parent
+
+
+def work(ready):
+    end_with_parent()
+    ready.set()
+    time.sleep(600)
+
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    context.Process(target=work, args=(ready,), daemon=True).start()
+    ready.wait()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_child_ends_with_a_parent_that_is_killed(tmp_path):
+    (tmp_path / "program.py").write_text(CHILD)
+    command = [sys.executable, str(tmp_path / "program.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    # The child has the same standard output, so reading to its end waits for the child.
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, timeout=120, check=False)
+
+    assert done.returncode == -signal.SIGKILL

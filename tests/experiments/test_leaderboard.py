@@ -101,7 +101,14 @@ def test_a_row_of_somebody_stays_when_the_file_is_made_anew(board):
     [
         (",0.9,", ",1.2,", "line 2: `score` must be at most 1, the oracle, got 1.2"),
         (",0.9,", ",good,", "line 2: `score` must be a number, got 'good'"),
-        (",0.9,", ",nan,", "line 2: `score` must be at most 1"),
+        (",0.9,", ",nan,", "line 2: `score` must be a number, got 'nan'"),
+        (",0.9,", ",-inf,", "line 2: `score` must be a number, got '-inf'"),
+        (",110,", ",inf,", "line 2: `regret_high` must be a number, got 'inf'"),
+        (",400,", ",400.7,", "line 2: `interactions` must be a whole number, got '400.7'"),
+        (",400,", ",inf,", "line 2: `interactions` must be a whole number, got 'inf'"),
+        (",400,", f",{'9' * 400},", "line 2: `interactions` must be a whole number, got '999"),
+        ("0 1 5", "9-0", "line 2: `seeds` must be such as 200-209 or 0 1 5, got '9-0'"),
+        (MINE, f'{MINE}\n"open', "line 3: unexpected end of data. A quotation mark needs a second one"),
         (",90.5,", ",105,", "line 2: `regret` must lie between `regret_low`, at least 0, and `regret_high`, got 100"),
         (",400,", ",0,", "line 2: `interactions` must be above 0"),
         ("0 1 5", "some", "line 2: `seeds` must be such as 200-209 or 0 1 5, got 'some'"),
@@ -122,6 +129,52 @@ def test_a_row_that_is_not_as_it_must_be_is_named(board, old, new, told):
 
     assert told in str(error.value)
     assert page.read_text() == before
+
+
+def test_numbers_of_somebody_stay_as_they_were_written(board):
+    out, page = board
+    mine = "profile,mine,0.71834567,1234567.5,1234000.25,1235000.75,1500,200-209,0123abc,python -m mine"
+    out.write_text(f"{','.join(COLUMNS)}\n{mine}\n")
+
+    update(RESULTS, out, page)
+
+    assert mine in out.read_text().splitlines()
+    assert "| `mine` | 0.718 | 1,234,567.5 [1,234,000.2, 1,235,000.8] | 1,500 |" in page.read_text()
+
+
+def test_a_file_that_a_spreadsheet_saved_is_read_if_it_is_utf_8(board):
+    out, page = board
+    before = read_rows(out)
+    text = out.read_text()
+    out.write_text(text, encoding="utf-8-sig")
+    assert read_rows(out) == before
+    out.write_text(text, encoding="utf-16")
+    with pytest.raises(RunError, match=r"leaderboard.csv must be in UTF-8: save it as CSV UTF-8"):
+        update(RESULTS, out, page)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda table: table["header"].__setitem__(table["header"].index("regret"), "loss"), "KeyError"),
+        (lambda table: table["rows"][0].pop(), "ValueError"),
+        (lambda table: table["header"].clear(), "IndexError"),
+    ],
+)
+def test_a_result_of_another_form_is_named(change, told):
+    result = json.loads(RESULTS[0].read_text())
+    change(next(table for table in result["tables"] if table["header"][0].endswith(": mean score after")))
+    with pytest.raises(RunError, match=rf"`results`: mine.json is not as experiments.coldstart writes it \({told}"):
+        list(rows_of(result, "mine.json"))
+
+
+def test_a_score_of_a_result_that_is_no_number_is_named():
+    result = json.loads(RESULTS[0].read_text())
+    table = next(table for table in result["tables"] if table["header"][0].endswith(": mean score after"))
+    last = [place for place, name in enumerate(table["header"]) if name.replace(",", "").isdigit()][-1]
+    table["rows"][0][last] = "-"
+    with pytest.raises(RunError, match=r"`results`: mine.json, \w+, \w+: `score` must be a number, got '-'"):
+        list(rows_of(result, "mine.json"))
 
 
 def test_a_result_without_scores_and_a_page_without_marks_are_refused(board, tmp_path):

@@ -13,7 +13,7 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 from commands import run_command
 
 from experiments.pages.page import write_report
-from experiments.runs import build, training
+from experiments.runs import build, sweeps, training
 from experiments.runs.folders import RunError, clear_if_only, find_runs, lock_run, unfinished_runs
 from experiments.runs.recording import rows_until
 
@@ -253,6 +253,8 @@ def test_who_learns_nothing_is_not_pretrained_and_says_so(run, caplog):
         ("evaluation.n_pairs=nan", "`evaluation.n_pairs` must be 1 or more, a whole number, got nan"),
         ("env.n_envs=x", "`env.n_envs` must be 1 or more, got 'x'"),
         ("threads=0", "`threads` must be 1 or more, got 0"),
+        ("name=true", "`name` must be a text or null, got True. A word such as true is a text in quotation marks"),
+        ("name=[a]", r"`name` must be a text or null, got \['a'\]"),
         ("resume=maybe", "`resume` must be true or false, got 'maybe'"),
     ],
 )
@@ -335,6 +337,59 @@ def test_a_folder_is_cleared_of_hydras_files_alone_and_only_while_nobody_is_in_i
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
     monkeypatch.chdir(tmp_path / "runs" / "other")
     assert not clear_if_only(tmp_path / "runs" / "other", hydras) and Path.cwd().exists()
+
+
+def test_a_name_may_be_a_number(tmp_path):
+    small = "algo=cosine market.n_jobs=60 market.n_applicants=40 env.num_candidates=5 total_timesteps=20"
+    command = ("train", *small.split(), "evaluation.n_pairs=64", "hydra.run.dir=run", "name=2026")
+    for _ in range(2):  # the second time it is finished
+        done = run_command(*command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert any(line.startswith("2026  ") for line in done.stdout.splitlines())
+    (found,) = find_runs(tmp_path, "runs")
+    assert found.config["name"] == "2026"
+
+
+def test_a_run_of_a_sweep_is_found_under_any_name_also_in_the_folder_of_an_earlier_version(tmp_path):
+    small = "market.n_jobs=60 market.n_applicants=40 env.num_candidates=5 total_timesteps=20 evaluation.n_pairs=64"
+
+    def sweep(name):
+        command = ("train", "-m", "algo=cosine", "seed=0", *small.split(), "hydra.sweep.dir=sweep", f'name="{name}"')
+        done = run_command(*command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        (found,) = find_runs(tmp_path / "sweep", "runs")
+        assert found.config["name"] == name
+        return found.folder, done.stderr
+
+    folder, _ = sweep("first, lr=1")
+    assert "lr" not in folder.name
+    assert sweep("second, {lr=2}")[1].count("nothing to do") == 1
+
+    earlier = folder.rename(folder.with_name("-lr-2-+algo-cosine-0123abcd"))
+    said = earlier / ".hydra" / "hydra.yaml"
+    rule = said.read_text().replace("${run_folder:${hydra.overrides.task}}", sweeps._EARLIER_RULE)
+    said.write_text(rule)
+    there, told = sweep("third, lr=3")
+    assert there == folder and "nothing to do" in told
+    assert f"{earlier.name} is now " in told and not earlier.exists()
+
+
+def test_a_folder_of_an_earlier_version_stays_if_it_cannot_be_moved(tmp_path, capsys):
+    written = {"a": "[seed=0]", "b": "[seed=0]", "c": "{", "d": "", "o": "[seed=1]"}
+    for name in ("a-0123abcd", "b-0123abcd", "own-name", "c-0123abcd", "d-0123abcd"):
+        hydras = tmp_path / name / ".hydra"
+        hydras.mkdir(parents=True)
+        (hydras / "hydra.yaml").write_text(f"subdir: {sweeps._EARLIER_RULE}")
+        (hydras / "overrides.yaml").write_text(written[name[0]])
+    with lock_run(tmp_path / "a-0123abcd"):
+        sweeps.move_earlier(tmp_path)
+    sweeps.move_earlier(tmp_path)
+
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["a-0123abcd", "c-0123abcd", "d-0123abcd", "own-name", "seed-0"]
+    told = capsys.readouterr().err
+    assert "a-0123abcd stays where it is, so this sweep makes its run again: another process is in" in told
+    assert "c-0123abcd stays where it is" in told and "d-0123abcd stays where it is" in told
 
 
 @pytest.mark.usefixtures("unpainted")
