@@ -120,6 +120,9 @@ class CareerProblem(RecommendationProblem):
                 "the market."
             )
 
+    def _own_parts(self) -> tuple[Any, ...]:
+        return (self.dynamics,)
+
     @property
     def pair_names(self) -> tuple[str, ...]:
         """Names of the columns of the entry ``pairs``: first those of the dynamics, then the pair features."""

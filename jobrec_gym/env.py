@@ -329,7 +329,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             ValueError: For an unknown option, an unknown applicant, or candidates that are not ``k`` distinct jobs.
         """
         beginning = read_options(self._problem, options)
-        with self._undone_on_error(), _rewound_on_error(self.np_random):
+        with self._undone_on_error, _rewound_on_error(self.np_random):
             super().reset(seed=seed)
             number = int(self.np_random.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True))
             self._start(number, beginning=beginning)
@@ -351,7 +351,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             RuntimeError: Before the first reset.
         """
         index = self._checked_action(action)
-        with self._undone_on_error():
+        with self._undone_on_error:
             return self._recommend(self._candidate_ids[:, index])
 
     def _checked_action(self, action: int) -> int:
@@ -411,16 +411,10 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         """Whether the applicant left in this step."""
         return False
 
-    @contextlib.contextmanager
-    def _undone_on_error(self) -> Iterator[None]:
-        """An exception within leaves no trace: attributes are set anew and never changed in place."""
-        attributes, asked = dict(vars(self)), self._problem.asked
-        try:
-            yield
-        except BaseException:
-            self.__dict__ = attributes
-            self._problem.asked = asked
-            raise
+    @property
+    def _undone_on_error(self) -> _UndoneOnError:
+        """A block after whose exception the environment is as before."""
+        return _UndoneOnError(self, self._problem)
 
     def render(self) -> Any:
         """Shows the applicant, the candidates, the last recommendation, the decision and the reward.
@@ -592,6 +586,23 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             "candidate_ids": self._candidate_ids[0].copy(),
             "action_mask": self._mask.copy(),
         }
+
+
+class _UndoneOnError:
+    """An exception within leaves no trace: attributes of the environment are set anew and never changed in place."""
+
+    __slots__ = ("_asked", "_attributes", "_env", "_problem")
+
+    def __init__(self, env: JobRecEnv, problem: RecommendationProblem):
+        self._env, self._problem = env, problem
+
+    def __enter__(self) -> None:
+        self._attributes, self._asked = dict(vars(self._env)), self._problem.asked
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._env.__dict__ = self._attributes
+            self._problem.asked = self._asked
 
 
 @contextlib.contextmanager

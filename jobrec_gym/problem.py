@@ -216,6 +216,17 @@ class RecommendationProblem:
         return values if isinstance(values, SourcedPairValues) and values.is_live else None
 
     @property
+    def asks_others(self) -> bool:
+        """Whether a part that is not of this package may be asked, and fail, while an environment changes."""
+        parts = (self.sampler, *self._own_parts())
+        is_foreign = not all(type(part).__module__.startswith("jobrec_gym.") for part in parts)
+        return is_foreign or isinstance(self.pair_values, SourcedPairValues)
+
+    def _own_parts(self) -> tuple[Any, ...]:
+        """Parts, beside the sampler, that an environment asks while it changes."""
+        return ()
+
+    @property
     def draws_ahead(self) -> bool:
         """Whether candidates are cheap enough to be drawn for episodes that may never begin."""
         return getattr(self.sampler, "is_cheap", False)

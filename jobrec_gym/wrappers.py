@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import copy
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -55,6 +54,8 @@ __all__ = [
 
 Obs = dict[str, NDArray[Any]]
 
+_Step = tuple[Any, Any, Any, Any, dict[str, Any]]
+
 _SUMMED = ("cosine", "feedback")
 """The parts of rewards that an episode's last ``info`` has sums of."""
 
@@ -101,13 +102,12 @@ class _Rewards(RecordConstructorArgs, abc.ABC):
         if prepare is not None and begun is not None:
             prepare(*begun)
 
-    @contextlib.contextmanager
-    def _paying(self) -> Iterator[None]:
-        """While a step is made within, the environment beneath asks this wrapper for the pay."""
+    def _paid_by_this(self, step: Callable[[Any], _Step], action: Any) -> _Step:
+        """Makes a step of the environment beneath, which asks this wrapper for the pay."""
         self._paid = None
         self._base.payer = self._pay
         try:
-            yield
+            return step(action)
         finally:
             self._base.payer = None
 
@@ -297,8 +297,7 @@ class _RewardWrapper(_Rewards, gym.Wrapper[Obs, int, Obs, int]):
     def step(self, action: int) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
         """Recommends, and pays what the reward model says."""
         self._prepare()
-        with self._paying():
-            obs, reward, terminated, truncated, info = self.env.step(action)
+        obs, reward, terminated, truncated, info = self._paid_by_this(self.env.step, action)
         if self._paid is None:  # a wrapper beneath started a new episode instead
             self._sums = {}
             return obs, float(reward), terminated, truncated, info
@@ -320,7 +319,7 @@ class _RewardWrapper(_Rewards, gym.Wrapper[Obs, int, Obs, int]):
         if batch.weights is not None:
             entries["reward_weights"] = dict(batch.weights)
         self._paid = batch.reward.item(), entries["reward_components"]
-        return self._paid[0], bool(self._ends(batch, made)[0])
+        return self._paid[0], bool(self._terminate_on) and bool(self._ends(batch, made)[0])
 
 
 class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
@@ -349,8 +348,7 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Recommends, and pays what the reward model says."""
         self._prepare()
-        with self._paying():
-            obs, _, terminated, truncated, infos = self.env.step(actions)
+        obs, _, terminated, truncated, infos = self._paid_by_this(self.env.step, actions)
         if self._paid is None:  # next-step mode, and all rows start anew
             return obs, np.zeros(self.num_envs), terminated, truncated, infos
         rewards, components = self._paid
@@ -368,18 +366,20 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
                 values[ended] = np.nan
         return obs, rewards, terminated, truncated, infos
 
-    def _pay(self, made: Recommendations, entries: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def _pay(self, made: Recommendations, entries: dict[str, Any]) -> tuple[NDArray[np.float64], Any]:
         rows = made.made
         batch = self._rewards(made) if rows.all() else _over_all(self._rewards(made.take(rows)), rows)
-        entries |= {f"reward/{name}": values.copy() for name, values in batch.components.items()}
+        # The unit cosine is among the entries already.
+        new = {name: values for name, values in batch.components.items() if values is not made.cosine.unit}
+        entries |= {f"reward/{name}": values.copy() for name, values in new.items()}
         entries |= batch.details
-        entries["reward_components"] |= {name: values.copy() for name, values in batch.components.items()}
+        entries["reward_components"] |= {name: values.copy() for name, values in new.items()}
         entries["transition_valid"] &= batch.valid
         if batch.weights is not None:
             entries["reward_weights"] = {name: filled(self.num_envs, weight) for name, weight in batch.weights.items()}
         # The rewards are copied, because they may be an array of the environment.
         self._paid = batch.reward.copy(), entries["reward_components"]
-        return self._paid[0], self._ends(batch, made)
+        return self._paid[0], self._ends(batch, made) if self._terminate_on else False
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores a state of :meth:`get_state`."""
