@@ -179,8 +179,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._cosines: NDArray[np.float32] | None
         # Set by a reward wrapper while it makes a step.
         self.payer: Payer | None = None
-        # Whether a step can fail after it was paid. Only then all that it changes is copied first. That costs a fifth of
-        # a step's time.
+        # Whether a step can fail after it was paid. Only then all that it changes is copied first. That takes a fifth
+        # of the time of a step.
         self._may_fail = self._problem.asks_others
 
     @property
