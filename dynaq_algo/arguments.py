@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
 __all__ = [
     "BOOTSTRAPS",
     "PLANNING",
     "check_collecting",
     "check_learning",
-    "check_room",
     "is_whole",
     "python_numbers",
     "refuse_other_choice",
@@ -160,7 +158,8 @@ def require_names(name: str, value: Iterable[str]) -> set[str]:
     """
     names = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
     if isinstance(value, str) or not all(isinstance(one, str) for one in names):
-        raise ValueError(f"`{name}` must be a list of names, such as {[str(one) for one in names]}, got {value!r:.80}.")
+        example = [value] if isinstance(value, str) else ["policy_kwargs"]
+        raise ValueError(f"`{name}` must be a list of names, such as {example}, got {value!r:.80}.")
     return set(names)
 
 
@@ -223,30 +222,6 @@ def check_collecting(given: Mapping[str, Any]) -> None:
             raise ValueError(f'`train_freq` must be a number, or a tuple such as (4, "step"), got {frequency!r:.80}.')
         frequency = frequency[0]
     require_whole("train_freq", frequency, 1)
-
-
-def check_room(buffer_size: int, learning_starts: int, train_freq: TrainFreq, n_envs: int, world_model: str) -> None:
-    """Refuse a replay that forgets transitions before the first training, if the model is told each of them once.
-
-    Args:
-        buffer_size: Transitions in replay.
-        learning_starts: Transitions before the first training.
-        train_freq: Vector steps or episodes between trainings. The length of episodes is not known, so one step stands
-            for them.
-        n_envs: Environments, each of which adds a transition in each step.
-        world_model: The model's name.
-
-    Raises:
-        ValueError: If `buffer_size` is too small.
-    """
-    at_once = n_envs * (train_freq.frequency if train_freq.unit is TrainFrequencyUnit.STEP else 1)
-    first = (learning_starts // at_once + 1) * at_once
-    if first > buffer_size:
-        raise ValueError(
-            f'`buffer_size` must be {first:,} or more with `world_model="{world_model}"`, got {buffer_size:,}: the '
-            f"model is told each transition once, in training, and {first:,} come before the first training. Raise "
-            "`buffer_size`, or lower `learning_starts` or `train_freq`."
-        )
 
 
 def check_learning(given: Mapping[str, Any]) -> None:

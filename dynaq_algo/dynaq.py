@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium.vector import VectorEnv
-from stable_baselines3.common.type_aliases import GymEnv, Schedule, TrainFreq
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from dynaq_algo.algorithm import CandidateAlgorithm
-from dynaq_algo.arguments import check_learning, check_room, python_numbers, refuse_unknown_kwargs
+from dynaq_algo.arguments import check_learning, python_numbers, refuse_unknown_kwargs
 from dynaq_algo.batches import Batch
 from dynaq_algo.bootstrap import chosen_values, gather_for, values_ahead, warn_of_progress
 from dynaq_algo.forecasts import TransitionForecasts
@@ -110,8 +110,7 @@ class DynaQ(CandidateAlgorithm):
             for `world_model="transitions"`, whose rewards have no standard deviation.
         gamma: Discount, below 1 for `same_action`.
         batch_size: Transitions in each update.
-        buffer_size: Transitions in replay. For a Gaussian process or a model of transitions, which are told each
-            transition once, it must hold all that come before the first training.
+        buffer_size: Transitions in replay.
         learning_starts: Transitions with random actions before the first update.
         train_freq: Vector steps (or `(n, "episode")`) between trainings.
         gradient_steps: Direct updates in each training; -1 for one update per transition since the last training. None
@@ -204,9 +203,6 @@ class DynaQ(CandidateAlgorithm):
         self.transition_forecasts = TransitionForecasts(WINDOW)
         if _init_setup_model:
             self._setup_model()
-            if self.world_model.optimizer is None:
-                assert isinstance(self.train_freq, TrainFreq)  # made by _setup_model
-                check_room(self.buffer_size, self.learning_starts, self.train_freq, self.n_envs, world_model)
 
     @classmethod
     def plus(

@@ -437,9 +437,10 @@ class GaussianProcess(nn.Module):
         """Like :meth:`score`, but with this factor of the prior mean; None for the expected one."""
         self._refresh()
         n, k = candidates.shape[:2]
-        is_one_set = n == 1 or candidates.stride(0) == 0
-        if is_one_set and k >= _MANY and factor is None and not with_spread and self.noise >= _SMALL_NOISE:
-            mean = self._means_of_all(state, candidates[0], pairs)
+        if factor is None and not with_spread and k >= _MANY and (n == 1 or candidates.stride(0) == 0):
+            precision = th.float64 if self.noise < _SMALL_NOISE else state.dtype
+            numbers = None if pairs is None else pairs.to(precision)
+            mean = self._means_of_all(state.to(precision), candidates[0].to(precision), numbers).to(state.dtype)
             return mean, th.zeros_like(mean)
         size = max(1, _PIECE // k)
         found = []
@@ -462,7 +463,7 @@ class GaussianProcess(nn.Module):
         s, a = features.shared(state, action)
         similarities = features.of_all(s, a)
         scaled = similarities[..., :0] if pairs is None else features.scaled(pairs)
-        prior = th.cat([similarities, scaled], dim=-1) @ self.prior
+        prior = th.cat([similarities, scaled], dim=-1) @ self.prior.to(state.dtype)
         own = self._own(similarities, scaled)
         theirs = [
             variance["similarity"] * known.similarities,
@@ -686,7 +687,8 @@ class GaussianProcess(nn.Module):
 
         def density() -> th.Tensor:
             variances = (2 * (centre + offset)).exp()
-            of_noise = variances[-1].clamp_min(least**2)
+            # At a trial point scales can be so large that rounding would hide the noise.
+            of_noise = th.maximum(variances[-1].clamp_min(least**2), 1e-9 * variances.sum())
             covariance = th.einsum("i,inm->nm", variances[:-1], stacked) + th.diag(of_noise / counts)
             cholesky = th.linalg.cholesky(covariance)
             solved = th.linalg.solve_triangular(cholesky, surprise.unsqueeze(1), upper=False)

@@ -51,6 +51,8 @@ class ShownIds:
 
 def whole_ids(values: Iterable[Any]) -> np.ndarray:
     """Ids (n,) int64 of n values of any type; -1 where a value is not a whole number of 0 or more, such as a text."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "i":
+        return np.maximum(values, _UNKNOWN).astype(np.int64)
     return np.array([_whole_id(np.asarray(value)) for value in values], np.int64)
 
 

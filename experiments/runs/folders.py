@@ -202,7 +202,8 @@ def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] |
         )
     runs: dict[Path, Run] = {}
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
-    if not isinstance(several, Iterable) or not all(isinstance(path, str | os.PathLike) for path in several):
+    several = list(several) if isinstance(several, Iterable) else several
+    if not isinstance(several, list) or not all(isinstance(path, str | os.PathLike) for path in several):
         raise RunError(f"`{name}` must be a folder, or a list of folders, got {paths!r:.80}.")
     if not several:
         raise RunError(f"`{name}` must name at least one folder, got none.")

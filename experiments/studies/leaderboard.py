@@ -134,7 +134,10 @@ def rows_of(result: Mapping[str, Any], file: str) -> Iterator[Row]:
                 where = f"`results`: {file}, {setting}, {cells[0]}"
                 found = _REGRET.fullmatch(said["regret"])
                 if found is None:
-                    raise RunError(f"{where}: {said['regret']!r} is no regret [low, high].")
+                    raise RunError(
+                        f"{where}: {said['regret']!r} is no regret [low, high]. A result of fewer than three seeds "
+                        "has no interval: run at least three."
+                    )
                 row = {
                     "setting": setting,
                     "learner": cells[0],

@@ -136,7 +136,7 @@ def port_of(server: subprocess.Popen[str]) -> int:
     began = time.monotonic()
     for line in server.stdout:
         said.append(line)
-        if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+        if found := re.match(r"the page +http://127\.0\.0\.1:(\d+)", line):  # an error may name another server's
             return int(found[1])
         if time.monotonic() - began > _LONGEST_START:
             break

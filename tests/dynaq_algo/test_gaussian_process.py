@@ -1002,3 +1002,38 @@ def test_with_little_noise_predictions_are_no_rounding_errors(noise):
     assert (mean - wanted).abs().max() < 0.05 * variance.sqrt().max()
     assert (spread - variance.sqrt()).abs().max() < 0.05 * variance.sqrt().max()
     assert mean.dtype == spread.dtype == th.float32
+
+
+@pytest.mark.parametrize("p", [0, 3])
+@pytest.mark.parametrize("noise", [0.3, 0.05])
+def test_a_large_set_gets_the_values_of_its_candidates_one_by_one(noise, p, monkeypatch):
+    known = Pairs(80, p)
+    model = GaussianProcess(known.features, noise=noise, scales=SCALES, learn_pair_scale=bool(p))
+    asked = known.state[:3], known.action.expand(3, -1, -1), None if p == 0 else known.pairs.expand(3, -1, -1)
+    with th.no_grad():
+        model.observe(*known.of(slice(0, 40)), known.state[:40, 0] * known.action[:40, 1])
+        one_by_one = model.score(*asked)[0]
+        monkeypatch.setattr(gaussian_process, "_MANY", 10)
+        mean = model.score(*asked, with_spread=False)[0]
+    np.testing.assert_allclose(mean, one_by_one, atol=1e-4)
+    assert mean.dtype == th.float32
+
+
+def test_scales_are_fitted_where_a_trial_point_is_beyond_all_measure(monkeypatch):
+    """A step of the search may be so long that the noise is lost beside the scales."""
+    known = Pairs(60)
+    model = GaussianProcess(known.features, noise=0.3, fit_scales=True)
+    search = gaussian_process._minimise
+
+    def with_a_long_step(density, offset):
+        with th.no_grad():
+            offset[0], offset[-1] = 25.0, -15.0  # the scale of the constant, which all pairs share, and the noise
+        assert density().isfinite()
+        with th.no_grad():
+            offset.zero_()
+        search(density, offset)
+
+    monkeypatch.setattr(gaussian_process, "_minimise", with_a_long_step)
+    with th.no_grad():
+        model.observe(*known.of(slice(0, 60)), known.state[:, 0])
+    assert model.scales != {**DEFAULT_SCALES}
