@@ -121,7 +121,7 @@ class CareerProblem(RecommendationProblem):
             )
 
     def _own_parts(self) -> tuple[Any, ...]:
-        return (self.dynamics,)
+        return (self.dynamics,) if self.noise_of is None else (self.dynamics, self.simulator)
 
     @property
     def pair_names(self) -> tuple[str, ...]:
