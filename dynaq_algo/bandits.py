@@ -36,7 +36,7 @@ from dynaq_algo.arguments import (
 from dynaq_algo.array_file import read_arrays
 from dynaq_algo.features import BlockwiseFeatures, candidates_of_ids, make_features
 from dynaq_algo.gaussian_process import GaussianProcess
-from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask, refuse_nan
+from dynaq_algo.layout import CandidateLayout, DecisionBatch, allowed, check_mask, pieces_of, refuse_nan
 from dynaq_algo.offline import Answers
 from dynaq_algo.plain_data import MAX_BYTES
 from dynaq_algo.prior_trust import source_weights, sources_of
@@ -145,7 +145,7 @@ class Bandit:
         scores = self.q_values(observation) if deterministic else self.explore(observation)
         refuse_nan(scores)
         if self.layout.has_mask or "action_mask" in observation:
-            mask = np.reshape(observation["action_mask"], scores.shape).astype(bool)
+            mask = allowed(np.reshape(observation["action_mask"], scores.shape))
             check_mask(mask)
             scores = np.where(mask, scores, -np.inf)
         actions = scores.argmax(axis=1)
@@ -653,16 +653,11 @@ class LinearBandit(_VectorBandit):
         `score` takes the rows of a piece and its features (m, l, d), and returns (m, l).
         """
         n, k = candidates.shape[:2]
-        size = max(1, _SCORED // k)
         found = []
-        for rows in (slice(start, start + size) for start in range(0, max(n, 1), size)):
-            pieces = (slice(start, start + _SCORED) for start in range(0, k, _SCORED))
-            of_row = [
-                score(rows, self._features(state[rows], candidates[rows, c], None if pairs is None else pairs[rows, c]))
-                for c in pieces
-            ]
-            found.append(th.cat(of_row, dim=1))
-        return th.cat(found).numpy()
+        for rows, columns in pieces_of(n, k, _SCORED):
+            numbers = None if pairs is None else pairs[rows, columns]
+            found.append(score(rows, self._features(state[rows], candidates[rows, columns], numbers)).flatten())
+        return th.cat(found).view(n, k).numpy()
 
     def observe(self, observation: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:
         """Bring answers into the posterior, see :meth:`Bandit.observe`."""

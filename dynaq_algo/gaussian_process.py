@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from dynaq_algo.arguments import require_flag, require_number, require_whole, suggestion
 from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
+from dynaq_algo.layout import pieces_of
 from dynaq_algo.prior_beliefs import Beliefs, about_factor, about_sources, given_scales
 from dynaq_algo.prior_trust import FactorPrior, SourceTrust, source_weights, sources_of
 from dynaq_algo.updated_matrix import UpdatedMatrix
@@ -132,9 +133,10 @@ class GaussianProcess(nn.Module):
     counts as that vector. Earned rewards are the sum of all parts and of noise with standard deviation `noise`. The
     posterior is exact (Rasmussen and Williams, 2006, section 2.2). It is kept as the inverse of the covariance of n
     distinct pairs, so a reward costs O(n^2). An update of rank one adds a new pair, adds a reward to a known pair (the
-    rewards of a pair are averaged), or forgets a pair. Of more than `max_pairs` pairs those are forgotten
-    that were first seen longest ago, however often they were answered since. The inverse is computed
-    from scratch only if the scale of the features changes, or if `fit_scales` changes the scales of the parts.
+    rewards of a pair are averaged), or forgets a pair. Of more than `max_pairs` pairs those are forgotten that were
+    first seen longest ago, however often they were answered since. The inverse is computed from scratch only if the
+    scale of the features changes, if `fit_scales` changes the scales of the parts, and now and then where `noise` is
+    below 0.1.
 
     With `spike_slab` the whole prior mean is multiplied by a factor that is learned. The factor's own prior is a spike
     and two uniform slabs (Mitchell and Beauchamp, 1988). The spike is at 1, where the prior mean is right. One slab is
@@ -442,13 +444,11 @@ class GaussianProcess(nn.Module):
             numbers = None if pairs is None else pairs.to(precision)
             mean = self._means_of_all(state.to(precision), candidates[0].to(precision), numbers).to(state.dtype)
             return mean, th.zeros_like(mean)
-        size = max(1, _PIECE // k)
         found = []
-        for rows in (slice(start, start + size) for start in range(0, max(n, 1), size)):
-            for columns in (slice(start, start + _PIECE) for start in range(0, k, _PIECE)):
-                numbers = None if pairs is None else pairs[rows, columns]
-                parts = self._parts(state[rows], candidates[rows, columns], numbers)
-                found.append(self._posterior(parts, with_spread, factor))
+        for rows, columns in pieces_of(n, k, _PIECE):
+            numbers = None if pairs is None else pairs[rows, columns]
+            parts = self._parts(state[rows], candidates[rows, columns], numbers)
+            found.append(self._posterior(parts, with_spread, factor))
         mean, spread = (th.cat(part).view(n, k) for part in zip(*found, strict=True))
         return mean, spread
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from gymnasium import spaces
 
-__all__ = ["CANDIDATES", "PAIRS", "PROGRESS", "CandidateLayout", "DecisionBatch", "check_mask", "refuse_nan"]
+__all__ = [
+    "CANDIDATES",
+    "PAIRS",
+    "PROGRESS",
+    "CandidateLayout",
+    "DecisionBatch",
+    "allowed",
+    "check_mask",
+    "pieces_of",
+    "refuse_nan",
+]
 
 CANDIDATES, ACTION_MASK, PAIRS, APPLICANT = "candidates", "action_mask", "pairs", "applicant"
 PROGRESS = "progress"
@@ -209,7 +219,7 @@ class CandidateLayout:
             state = np.concatenate(parts, axis=1) if parts else np.zeros((n, 0), np.float32)
         # A mask counts also if training had none: who passes a mask does not want the hidden candidates to be chosen.
         shows_mask = self.has_mask or ACTION_MASK in obs
-        mask = _allowed(_of_each(obs, ACTION_MASK, (n, k))) if shows_mask else None
+        mask = allowed(_of_each(obs, ACTION_MASK, (n, k))) if shows_mask else None
         pairs = _of_each(obs, PAIRS, (n, k, self.n_pairs)).astype(np.float32, copy=False) if self.n_pairs else None
         if finite and not all(
             part is None or part.dtype.kind != "f" or np.isfinite(part).all() for part in (state, candidates, pairs)
@@ -246,6 +256,18 @@ def check_mask(mask: np.ndarray | None) -> None:
             f"`action_mask` must allow at least one candidate, row {row} allows none. "
             "End the episode (terminated=True) when nothing is left to choose."
         )
+
+
+def pieces_of(n: int, k: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Cuts n decisions between k candidates into pieces of at most `most` pairs, row by row.
+
+    Returns:
+        The rows and the columns of each piece. A piece has all columns, or a single row.
+    """
+    size = max(1, most // k)
+    for row in range(0, max(n, 1), size):
+        for column in range(0, k, most):
+            yield slice(row, row + size), slice(column, column + most)
 
 
 def refuse_nan(values: Any) -> None:
@@ -303,8 +325,12 @@ def _whole(key: str, values: np.ndarray) -> np.ndarray:
     return values.astype(np.int64, copy=False)
 
 
-def _allowed(mask: np.ndarray) -> np.ndarray:
-    """The mask as bool. A text such as "False", and NaN, would count as True."""
+def allowed(mask: np.ndarray) -> np.ndarray:
+    """An action mask as bool.
+
+    Raises:
+        ValueError: If it holds NaN or texts: a text such as "False" would count as True.
+    """
     if mask.dtype.kind not in "biuf" or np.isnan(mask).any():
         found = "NaN" if mask.dtype.kind == "f" else f"values of the type {mask.dtype}"
         raise ValueError(f"`action_mask` must hold True and False (or 1 and 0), got {found}.")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobrec_gym.candidates import first_repeated
 from jobrec_gym.market.keys import find_rows
 from jobrec_gym.near_miss import did_you_mean
 from jobrec_gym.problem import RecommendationProblem
@@ -105,9 +106,8 @@ def read_options(
     candidate_ids: Ids | None = None
     if (value := given.get("candidate_ids")) is not None:
         candidate_ids = _ids("candidate_ids", value, len(market.jobs), (k,), rows)
-        ordered = np.sort(candidate_ids, axis=1)
-        if (repeated := ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]]).size:
-            raise ValueError(f"`options['candidate_ids']` must be {k} distinct jobs, got {repeated[0]} twice.")
+        if (repeated := first_repeated(candidate_ids)) is not None:
+            raise ValueError(f"`options['candidate_ids']` must be {k} distinct jobs, got {repeated} twice.")
     return None if applicant_ids is None and candidate_ids is None else Beginning(applicant_ids, candidate_ids)
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "RetrievalCandidates",
     "UniformCandidates",
     "check_sampler",
+    "first_repeated",
     "make_sampler",
 ]
 
@@ -246,9 +247,15 @@ def check_sampler(sampler: BoundSampler, applicant_ids: Ids, job_ids: Ids) -> No
         )
     if not np.isin(shown, job_ids).all():
         raise ValueError(f"`candidate_sampler` must draw from `job_ids`, got {np.setdiff1d(shown, job_ids)[0]} too.")
-    ordered = np.sort(shown, axis=1)
-    if (repeated := ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]]).size:
-        raise ValueError(f"`candidate_sampler` must draw distinct jobs, got {repeated[0]} twice.")
+    if (repeated := first_repeated(shown)) is not None:
+        raise ValueError(f"`candidate_sampler` must draw distinct jobs, got {repeated} twice.")
+
+
+def first_repeated(sets: NDArray[np.integer]) -> int | None:
+    """A number that a row of (n, k) holds twice; ``None`` if there is none."""
+    ordered = np.sort(sets, axis=1)
+    repeated = ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]]
+    return int(repeated[0]) if repeated.size else None
 
 
 class _BoundAll:

@@ -19,7 +19,15 @@ from jobrec_gym.candidates import CandidateSampler
 from jobrec_gym.market import LabourMarket, MarketSpec, Split
 from jobrec_gym.near_miss import with_known_keywords
 from jobrec_gym.picture import RENDER_SIZES, RenderSize, render_image
-from jobrec_gym.problem import JobRecSpec, Observation, Payer, RecommendationProblem, Recommendations, Resample
+from jobrec_gym.problem import (
+    JobRecSpec,
+    Observation,
+    Payer,
+    RecommendationProblem,
+    Recommendations,
+    Resample,
+    UndoneOnError,
+)
 from jobrec_gym.rendering import Scene, render_text
 from jobrec_gym.rewards import Cosines, unit_cosine
 from jobrec_gym.screen import show
@@ -329,7 +337,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             ValueError: For an unknown option, an unknown applicant, or candidates that are not ``k`` distinct jobs.
         """
         beginning = read_options(self._problem, options)
-        with self._undone_on_error, _rewound_on_error(self.np_random):
+        with UndoneOnError(self, self._problem), _rewound_on_error(self.np_random):
             super().reset(seed=seed)
             number = int(self.np_random.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True))
             self._start(number, beginning=beginning)
@@ -351,7 +359,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             RuntimeError: Before the first reset.
         """
         index = self._checked_action(action)
-        with self._undone_on_error:
+        with UndoneOnError(self, self._problem):
             return self._recommend(self._candidate_ids[:, index])
 
     def _checked_action(self, action: int) -> int:
@@ -410,11 +418,6 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     def _left(self) -> bool:
         """Whether the applicant left in this step."""
         return False
-
-    @property
-    def _undone_on_error(self) -> _UndoneOnError:
-        """A block after whose exception the environment is as before."""
-        return _UndoneOnError(self, self._problem)
 
     def render(self) -> Any:
         """Shows the applicant, the candidates, the last recommendation, the decision and the reward.
@@ -586,23 +589,6 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             "candidate_ids": self._candidate_ids[0].copy(),
             "action_mask": self._mask.copy(),
         }
-
-
-class _UndoneOnError:
-    """An exception within leaves no trace: attributes of the environment are set anew and never changed in place."""
-
-    __slots__ = ("_asked", "_attributes", "_env", "_problem")
-
-    def __init__(self, env: JobRecEnv, problem: RecommendationProblem):
-        self._env, self._problem = env, problem
-
-    def __enter__(self) -> None:
-        self._attributes, self._asked = dict(vars(self._env)), self._problem.asked
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self._env.__dict__ = self._attributes
-            self._problem.asked = self._asked
 
 
 @contextlib.contextmanager

@@ -258,7 +258,8 @@ def estimate_all(
         baseline: Another policy, or ``"uniform"`` for a uniform choice. Each estimate then has the ``difference`` of
             the two values. Its interval is narrower than the two intervals suggest, because both policies meet the same
             people. ``None`` compares with nothing.
-        epsilon: Share of an agent's choices that are uniform, also of those of an agent as ``baseline``.
+        epsilon: Share of an agent's choices that are uniform, also of those of an agent as ``baseline``; 0 for a
+            function or array as ``policy``.
         form: The form of the policies' observations; by default the form that each agent says it reads.
         clip: Largest weight; ``None`` clips no weight. Clipping narrows the interval. It biases the value of ``ips``
             towards 0, the value of ``snips`` towards the log's own value, and the value of ``dr`` towards that of

@@ -32,6 +32,7 @@ __all__ = [
     "RecommendationProblem",
     "Recommendations",
     "Resample",
+    "UndoneOnError",
     "require_count",
     "require_flag",
 ]
@@ -382,6 +383,30 @@ class RecommendationProblem:
 
 
 @dataclass(eq=False)
+class UndoneOnError:
+    """A block after whose exception an environment has its earlier attributes, and live models their earlier states.
+
+    It does not undo changes within an array.
+
+    Args:
+        env: The environment.
+        problem: Its problem.
+    """
+
+    __slots__ = ("_asked", "_attributes", "_env", "_problem")
+
+    def __init__(self, env: object, problem: RecommendationProblem):
+        self._env, self._problem = env, problem
+
+    def __enter__(self) -> None:
+        self._attributes, self._asked = dict(vars(self._env)), self._problem.asked
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._env.__dict__ = self._attributes
+            self._problem.asked = self._asked
+
+
 class JobRecSpec(EnvSpec):
     """An ``EnvSpec`` whose arguments are plain JSON where possible: a market is written as its name or path."""
 

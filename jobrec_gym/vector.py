@@ -26,6 +26,7 @@ from jobrec_gym.problem import (
     RecommendationProblem,
     Recommendations,
     Resample,
+    UndoneOnError,
     require_count,
 )
 from jobrec_gym.rewards import Cosines, scaled_cosine
@@ -325,15 +326,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             )
         made = ~self._ended
         actions = self._check_actions(np.asarray(actions), made)
-        if self._may_fail:
-            with self._undone_on_error():
-                return self._recommend(actions, made)
-        before = dict(vars(self))
-        try:
+        with self._undone_on_error() if self._may_fail else UndoneOnError(self, self._problem):
             return self._recommend(actions, made)
-        except BaseException:
-            self.__dict__ = before
-            raise
 
     def _recommend(
         self, actions: NDArray[np.int64], made: Mask
@@ -500,17 +494,15 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     @contextlib.contextmanager
     def _undone_on_error(self) -> Iterator[None]:
         """An exception within leaves no trace."""
-        before = dict(vars(self))
-        for name in self._changed_in_place if self._ready else ():
-            if before[name] is not None:
-                before[name] = before[name].copy()
-        upcoming, asked = self._upcoming.mark(), self._problem.asked
+        changed = self._changed_in_place if self._ready else ()
+        kept = {name: values.copy() for name in changed if (values := vars(self)[name]) is not None}
+        upcoming = self._upcoming.mark()
         try:
-            yield
+            with UndoneOnError(self, self._problem):
+                yield
         except BaseException:
-            self.__dict__ = before
+            vars(self).update(kept)
             self._upcoming.return_to(upcoming)
-            self._problem.asked = asked
             if self._ready:
                 self._gather(self._rows)
             raise
