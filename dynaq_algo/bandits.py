@@ -354,7 +354,7 @@ class Bandit:
 class _VectorBandit(Bandit):
     """A bandit on the vectors of states and candidates. Ids are looked up in a table.
 
-    `features` is given as a class and its number of blocks.
+    `features` is given as a class and its arguments.
     """
 
     features: BlockwiseFeatures
@@ -362,7 +362,7 @@ class _VectorBandit(Bandit):
     def __init__(
         self,
         env: gym.Env | VectorEnv | VecEnv | str,
-        features: tuple[type[BlockwiseFeatures], int],
+        features: tuple[type[BlockwiseFeatures], Mapping[str, Any]],
         exploration: Exploration,
         action_features: NDArray[np.floating] | str | PathLike[str] | None,
         gamma: float,
@@ -383,8 +383,8 @@ class _VectorBandit(Bandit):
                 )
             self.action_table = ActionTable(source)
             self._shown_table = table_of(self.env) if self._has_given_table else None
-        feature_class, blocks = features
-        self.features = make_features(feature_class, self.layout, self.action_table, n_blocks=blocks)  # type: ignore[assignment]
+        feature_class, cut = features
+        self.features = make_features(feature_class, self.layout, self.action_table, **cut)  # type: ignore[assignment]
         if not self.features.settled and (sample := observation_sample_of(self.env, self.layout)) is not None:
             self.features.fit_sample(sample.state, self._action_rows(sample), sample.pairs)
 
@@ -536,7 +536,7 @@ class LinearBandit(_VectorBandit):
         is_cosine = similarities == "cosine"
         super().__init__(
             env,
-            (_CosineFeatures, 1) if is_cosine else (_LinearBlocks, n_blocks),
+            (_CosineFeatures, {"n_blocks": 1}) if is_cosine else (_LinearBlocks, {"n_blocks": n_blocks}),
             exploration,
             action_features,
             gamma,
@@ -558,7 +558,7 @@ class LinearBandit(_VectorBandit):
                 f"`pairs_prior` must hold a weight for each of the {n_pairs} numbers that the observation's entry "
                 f"`pairs` has, got {of_pairs}."
             )
-        prior = th.tensor([float(cosine_prior)] * self.features.n_blocks + of_pairs, dtype=th.float64)
+        prior = th.tensor([float(cosine_prior)] * self.features.n_cosines + of_pairs, dtype=th.float64)
         if not prior.isfinite().all():
             raise ValueError(f"`cosine_prior` and `pairs_prior` must be finite, got {cosine_prior} and {pairs_prior}.")
         dim = 1 + self.features.output_dim - self.features.state_dim
@@ -583,8 +583,8 @@ class LinearBandit(_VectorBandit):
                 "`prior_sources` replaces `cosine_prior` and `pairs_prior`, so it cannot be given with either of them: "
                 'name all sources in `prior_sources`, `{"blocks": 0.1, ...}`.'
             )
-        n_blocks, n_pairs = self.features.n_blocks, self.features.n_pairs
-        given, _ = source_weights(sources, n_blocks, n_pairs, self.reads["pairs"])
+        features = self.features
+        given, _ = source_weights(sources, features.n_blocks, features.n_cosines, features.n_pairs, self.reads["pairs"])
         weights = th.as_tensor(given)
         own = slice(len(self._prior_mean) - len(weights), None)
         self._prior_mean[own] = weights.sum(dim=1)
@@ -701,7 +701,7 @@ class LinearBandit(_VectorBandit):
         features = self.features.of_action(states, candidates, pairs)
         if self.features.uses_residuals:
             similarities, numbers = features[..., -self.features.n_similarities :].split(
-                [self.features.n_blocks, self.features.n_pairs], dim=-1
+                [self.features.n_cosines, self.features.n_pairs], dim=-1
             )
             left = self.features.residuals(similarities, numbers, self._has_prior)
             features = th.cat([features[..., : -self.features.n_pairs], left], dim=-1)
@@ -775,6 +775,7 @@ class GaussianProcessBandit(_VectorBandit):
         prior_sources: Parts of the prior, in place of `prior`: `"blocks"` and columns of `pairs`, each with a factor
             that is learned.
         n_blocks: Number of equal parts of the vectors, each of which has a similarity.
+        whole: Whether the whole vectors have a similarity too; `prior` then has its weight behind those of the blocks.
         action_features: For id observations, (n_actions, d_a) or the path of an .npy file; by default the environment's
             attribute `action_features`.
         gamma: See :class:`Bandit`.
@@ -785,7 +786,7 @@ class GaussianProcessBandit(_VectorBandit):
         TypeError: If an argument is unknown.
     """
 
-    _fixed = frozenset({"n_blocks"})
+    _fixed = frozenset({"n_blocks", "whole"})
 
     @refuse_unknown_first
     def __init__(
@@ -806,6 +807,7 @@ class GaussianProcessBandit(_VectorBandit):
         fit_scales: bool = False,
         prior_sources: Sequence[str] | Mapping[str, float] | None = None,
         n_blocks: int = 2,
+        whole: bool = False,
         action_features: NDArray[np.floating] | str | PathLike[str] | None = None,
         gamma: float = 0.0,
         seed: int | None = None,
@@ -828,13 +830,14 @@ class GaussianProcessBandit(_VectorBandit):
         }
         super().__init__(
             env,
-            (BlockwiseFeatures, n_blocks),
+            (BlockwiseFeatures, {"n_blocks": n_blocks, "whole": whole}),
             exploration,
             action_features,
             gamma,
             seed,
             alpha=alpha,
             n_blocks=n_blocks,
+            whole=whole,
             **model,
         )
         self.exploration, self.alpha = exploration, alpha

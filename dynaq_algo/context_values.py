@@ -26,7 +26,7 @@ class ImaginedSets(NamedTuple):
 
     Attributes:
         state: (b, s, r), the states' principal components.
-        similarities: (b, s, k, n_blocks).
+        similarities: (b, s, k, n_cosines).
         actions: (b, s, k), indices of the candidates, see :meth:`OutcomeInputs.actions_of
             <dynaq_algo.outcome_inputs.OutcomeInputs.actions_of>`.
         allowed: (b, s, k) bool.
@@ -175,7 +175,7 @@ class ContextValues:
         Args:
             steps: n transitions, see :class:`~dynaq_algo.transition_model.Steps`.
             state: (n, r), the states' principal components.
-            similarities: (n, k, n_blocks).
+            similarities: (n, k, n_cosines).
             actions: (n, k), indices of the candidates, as in :class:`ImaginedSets`.
         """
         kept = {"state": state, "similarities": similarities, "actions": actions, "allowed": steps.allowed}

@@ -10,7 +10,7 @@ import torch as th
 from torch.nn import functional as F
 
 from dynaq_algo.action_table import ActionTable
-from dynaq_algo.arguments import is_whole, require_row, suggestion
+from dynaq_algo.arguments import is_whole, require_flag, require_row, suggestion
 from dynaq_algo.layout import CandidateLayout
 
 __all__ = [
@@ -197,12 +197,12 @@ class BlockwiseFeatures(InteractionFeatures):
 
     m is the number of entries that state and action share. They are cut into blocks of equal size, such as hard and
     soft skills. A similarity is the cosine of a state's and an action's block, after the mean action is subtracted from
-    both. It is divided by the standard deviation of such cosines between two random actions. The mean is subtracted
-    because embeddings of texts lie in a narrow cone: what all texts have in common says nothing about which of them fit
-    (Mu and Viswanath, "All-but-the-Top", ICLR 2018). The numbers `pairs` are standardised, and values far from the mean
-    are compressed. A share of skills, for example, is 0 for most pairs, so a pair with a share of 1 lies ten standard
-    deviations from the mean. Without compression one bad answer to such a pair could reverse the sign of the learned
-    weight.
+    both. With `whole` the cosine of all m entries stands behind those of the blocks. A similarity is divided by the
+    standard deviation of such cosines between two random actions. The mean is subtracted because embeddings of texts
+    lie in a narrow cone: what all texts have in common says nothing about which of them fit (Mu and Viswanath,
+    "All-but-the-Top", ICLR 2018). The numbers `pairs` are standardised, and values far from the mean are compressed. A
+    share of skills, for example, is 0 for most pairs, so a pair with a share of 1 lies ten standard deviations from the
+    mean. Without compression one bad answer to such a pair could reverse the sign of the learned weight.
 
     Mean and deviation of actions come from the table of all actions, if there is one (:meth:`fit`). Otherwise they come
     from the distinct actions, up to 1,024, among the first 20,000 candidates seen (:meth:`see`). Mean and deviation of
@@ -217,9 +217,14 @@ class BlockwiseFeatures(InteractionFeatures):
         n_pairs: p.
         compared: The columns of the state that are compared with an action; None for all.
         n_blocks: How many blocks.
+        whole: Whether there is also the similarity of all shared entries at once; for two blocks and more.
+
+    Attributes:
+        n_cosines: How many similarities of vectors there are: one for each block and, with `whole`, one more.
 
     Raises:
-        ValueError: If the shared entries cannot be cut into `n_blocks` equal blocks, or there are no shared entries.
+        ValueError: If the shared entries cannot be cut into `n_blocks` equal blocks, if there are no shared entries, or
+            if `whole` is True and the only block is the whole.
 
     Example:
         >>> BlockwiseFeatures(4, 6, n_blocks=2)(th.ones(3, 4), th.ones(3, 6)).shape
@@ -233,6 +238,7 @@ class BlockwiseFeatures(InteractionFeatures):
         n_pairs: int = 0,
         compared: slice | None = None,
         n_blocks: int = 2,
+        whole: bool = False,
     ):
         super().__init__(state_dim, action_dim, n_pairs, compared)
         if not self.shared_dim:
@@ -245,15 +251,19 @@ class BlockwiseFeatures(InteractionFeatures):
                 f"`n_blocks` must be 1 or more and divide the {self.shared_dim} leading entries that state and action "
                 f"share, got {n_blocks!r:.80}. 1 compares all of them at once."
             )
+        if require_flag("whole", whole) and n_blocks == 1:
+            raise ValueError("`whole` must be False where `n_blocks` is 1: the only block is the whole.")
         self.n_blocks = n_blocks
-        self.n_similarities = n_blocks + n_pairs
-        self.pair_dim += n_blocks
+        self.whole = whole
+        self.n_cosines = n_blocks + whole
+        self.n_similarities = self.n_cosines + n_pairs
+        self.pair_dim += self.n_cosines
         self._centre = th.zeros(self.shared_dim)
-        self._deviation = th.ones(n_blocks)
+        self._deviation = th.ones(self.n_cosines)
         self._has_table = False
         self._actions = SeenActions(self.shared_dim)
         self._pairs = SeenPairs(n_pairs)
-        self._residuals = PairResiduals(n_blocks, n_pairs)
+        self._residuals = PairResiduals(self.n_cosines, n_pairs)
         self.uses_residuals = False
 
     @property
@@ -296,7 +306,7 @@ class BlockwiseFeatures(InteractionFeatures):
         return np.asarray(candidates).reshape(-1, self.action_dim)[:, : self.shared_dim]
 
     def _regressed(self, state: np.ndarray, candidates: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Similarities (n k, n_blocks) and scaled numbers (n k, p) of pairs, float64."""
+        """Similarities (n k, n_cosines) and scaled numbers (n k, p) of pairs, float64."""
         s, a = self.shared(th.as_tensor(state), th.as_tensor(candidates))
         similarities = th.cat([self.of_blocks(s[row : row + 1, None], a[row : row + 1]) for row in range(len(s))])
         scaled = self.scaled(th.as_tensor(pairs))
@@ -315,7 +325,7 @@ class BlockwiseFeatures(InteractionFeatures):
         return 2 * th.tanh((pairs - mean) / deviation / 2)
 
     def residuals(self, similarities: th.Tensor, scaled: th.Tensor, kept: th.Tensor | None = None) -> th.Tensor:
-        """What similarities (..., n_blocks) do not predict of numbers (..., p) in the scale of :meth:`scaled`.
+        """What similarities (..., n_cosines) do not predict of numbers (..., p) in the scale of :meth:`scaled`.
 
         These are the residuals of a linear regression, see :class:`PairResiduals`, over the pairs of the sample or over
         pairs that were seen. The weight of a residual says what a number adds to the similarities. Before any pairs
@@ -330,7 +340,7 @@ class BlockwiseFeatures(InteractionFeatures):
         return vectors - self._centre.to(vectors.device)
 
     def similarities(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
-        """The similarity of each block: (..., d_s), (..., d_a) -> (..., n_blocks)."""
+        """The similarities: (..., d_s), (..., d_a) -> (..., n_cosines)."""
         return self.of_blocks(*self.shared(state, action))
 
     def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
@@ -341,15 +351,19 @@ class BlockwiseFeatures(InteractionFeatures):
 
     def of_blocks(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         """:meth:`similarities` of states and actions given by their compared entries only, (..., shared_dim) each."""
-        s, a = (self.centred(vectors).unflatten(-1, (self.n_blocks, -1)) for vectors in (state, action))
-        return F.cosine_similarity(s, a, dim=-1) / self._deviation.to(state.device)
+        cosines = []
+        for n in self._cuts:
+            s, a = (self.centred(vectors).unflatten(-1, (n, -1)) for vectors in (state, action))
+            cosines.append(F.cosine_similarity(s, a, dim=-1))
+        return th.cat(cosines, dim=-1) / self._deviation.to(state.device)
 
     def of_all(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
-        """Similarities (n, k, n_blocks) of n states (n, shared_dim) with k actions (k, shared_dim), each with each."""
-        s, a = (
-            F.normalize(self.centred(vectors).unflatten(-1, (self.n_blocks, -1)), dim=-1) for vectors in (state, action)
-        )
-        return th.einsum("nbd,kbd->nkb", s, a) / self._deviation.to(state.device)
+        """Similarities (n, k, n_cosines) of n states (n, shared_dim) with k actions (k, shared_dim), each with each."""
+        cosines = []
+        for n in self._cuts:
+            s, a = (F.normalize(self.centred(vectors).unflatten(-1, (n, -1)), dim=-1) for vectors in (state, action))
+            cosines.append(th.einsum("nbd,kbd->nkb", s, a))
+        return th.cat(cosines, dim=-1) / self._deviation.to(state.device)
 
     def get_state(self) -> dict[str, th.Tensor]:
         """The actions and pairs that were seen, and the scale computed from them."""
@@ -366,11 +380,16 @@ class BlockwiseFeatures(InteractionFeatures):
         if self._pairs.is_full and not self._residuals.is_full and "residuals_counts" not in state:
             self._residuals.close()  # an earlier version saved the state: what is settled stays as it is
 
+    @property
+    def _cuts(self) -> tuple[int, ...]:
+        """Into how many blocks the shared entries are cut, for each group of similarities."""
+        return (self.n_blocks, 1) if self.whole else (self.n_blocks,)
+
     def _scale_to(self, actions: np.ndarray) -> None:
         """Compute mean and deviation from the compared entries of actions, (n, shared_dim)."""
         self._centre = th.as_tensor(np.asarray(actions.mean(axis=0, dtype=np.float64), np.float32))
         left, right = np.random.default_rng(0).integers(len(actions), size=(2, 2_000))
-        self._deviation = th.ones(self.n_blocks)
+        self._deviation = th.ones(self.n_cosines)
         similarities = self.of_blocks(*(th.as_tensor(np.asarray(actions[rows], np.float32)) for rows in (left, right)))
         deviation = similarities.std(dim=0)
         self._deviation = th.where(deviation > NO_SPREAD, deviation, 1.0)

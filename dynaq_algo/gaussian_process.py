@@ -88,7 +88,7 @@ class _Parts(NamedTuple):
     Attributes:
         state: (n, shared_dim), centred, at unit length; or (n / k, shared_dim), one state for each k pairs in a row.
         action: (n, shared_dim), actions in the same form.
-        similarities: (n, n_blocks), in standard deviations.
+        similarities: (n, n_cosines), in standard deviations.
         pairs: (n, p), standardised, or residuals; without those that are sources of the prior mean.
         prior: (n,), prior mean of the reward; with S sources (n, S), the term of each source.
     """
@@ -289,14 +289,14 @@ class GaussianProcess(nn.Module):
             weights = prior_weights([0.0] * features.n_similarities if prior is None else prior, features)
         else:
             given, is_source = source_weights(
-                sources_of(prior_sources), features.n_blocks, features.n_pairs, pair_names
+                sources_of(prior_sources), features.n_blocks, features.n_cosines, features.n_pairs, pair_names
             )
             weights = th.as_tensor(given, dtype=th.float32)
             self._compared = th.as_tensor(np.flatnonzero(~is_source))
             self._factor_prior = FactorPrior(len(given.T))
         self.register_buffer("prior", weights, persistent=False)
         features.uses_residuals |= self.residual_pairs
-        of_pairs = weights[features.n_blocks :]
+        of_pairs = weights[features.n_cosines :]
         self._has_prior = (
             of_pairs != 0 if of_pairs.ndim == 1 else of_pairs.any(dim=1)
         )  # of each number of `pairs`, (p,)
@@ -561,7 +561,7 @@ class GaussianProcess(nn.Module):
         return prior.unsqueeze(-1) if self.sources is None else prior
 
     def _own(self, similarities: th.Tensor, scaled: th.Tensor) -> th.Tensor:
-        """What the kernel compares of numbers (..., p), given the similarities (..., n_blocks) of the same pairs."""
+        """What the kernel compares of numbers (..., p), given the similarities (..., n_cosines) of the same pairs."""
         if self.residual_pairs and scaled.shape[-1]:
             scaled = self.features.residuals(similarities, scaled, self._has_prior)
         return scaled if self._compared is None else scaled[..., self._compared.to(scaled.device)]
@@ -719,7 +719,7 @@ class GaussianProcess(nn.Module):
         state, action = inputs[:, : features.state_dim], inputs[:, features.state_dim :][:, : features.action_dim]
         unit = self._units(*features.shared(state, action))
         linear = inputs[:, -features.n_similarities :]
-        similarities, scaled = linear.split([features.n_blocks, features.n_pairs], dim=1)
+        similarities, scaled = linear.split([features.n_cosines, features.n_pairs], dim=1)
         return _Parts(unit[0], unit[1], similarities, self._own(similarities, scaled), linear @ self.prior)
 
     def _units(self, state: th.Tensor, action: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
@@ -865,7 +865,7 @@ class GaussianProcess(nn.Module):
 
         n_compared = features.n_pairs if self._compared is None else len(self._compared)
         n_terms = (1 if self.sources is None else len(self.sources)) + self.learn_pair_scale * n_compared
-        sizes = (features.shared_dim, features.shared_dim, features.n_blocks, n_compared)
+        sizes = (features.shared_dim, features.shared_dim, features.n_cosines, n_compared)
         shapes = (*((size,) for size in sizes), () if self.sources is None else (len(self.sources),))
         self._raw = empty(2 * features.shared_dim + features.n_pairs, dtype=th.float32)
         self._known = _Parts(*(empty(*shape) for shape in shapes))

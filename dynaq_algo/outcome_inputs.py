@@ -62,7 +62,7 @@ class OutcomeInputs:
         self._tell_apart()
         self.first_product = 1 + (m + self.p) * _MOST_VALUES
         self.n_codes = self.first_product + m * self.p * _MOST_VALUES**2
-        n = features.n_blocks + self.p
+        n = features.n_cosines + self.p
         self.n_numbers = 2 * n + n * (n - 1) // 2
         self._actions: dict[bytes, int] = {}
         self._vectors = np.zeros((0, features.shared_dim), np.float32)
@@ -172,15 +172,15 @@ class OutcomeInputs:
         return np.where(places < 0, 0, starts + places)
 
     def numbers_of(self, similarities: th.Tensor, progress: np.ndarray, pairs: np.ndarray | None) -> th.Tensor:
-        """Numbers (..., u) of similarities (..., n_blocks) and `pairs` (..., p)."""
-        n, n_blocks = self.features.n_blocks + self.p, self.features.n_blocks
+        """Numbers (..., u) of similarities (..., n_cosines) and `pairs` (..., p)."""
+        n, n_cosines = self.features.n_cosines + self.p, self.features.n_cosines
         # Each number is a row over all pairs, because products of whole rows are many times faster.
         numbers = np.empty((self.n_numbers, *similarities.shape[:-1]), np.float32)
         linear = numbers[:n]
-        linear[:n_blocks] = np.moveaxis(similarities.cpu().numpy(), -1, 0)
+        linear[:n_cosines] = np.moveaxis(similarities.cpu().numpy(), -1, 0)
         if self.p:
             scaled = self.features.scaled(th.as_tensor(pairs)).cpu().numpy()
-            linear[n_blocks:] = np.moveaxis(scaled * self._is_number[self.m :].astype(np.float32), -1, 0)
+            linear[n_cosines:] = np.moveaxis(scaled * self._is_number[self.m :].astype(np.float32), -1, 0)
         np.square(linear, out=numbers[n : 2 * n])
         one, other = _columns_to_multiply(n, 1)
         np.multiply(linear[one], linear[other], out=numbers[2 * n :])

@@ -136,25 +136,26 @@ def sources_of(prior_sources: Iterable[str] | Mapping[str, float]) -> dict[str, 
 
 
 def source_weights(
-    sources: Mapping[str, float], n_blocks: int, n_pairs: int, pair_names: Sequence[str] | int | None
+    sources: Mapping[str, float], n_blocks: int, n_cosines: int, n_pairs: int, pair_names: Sequence[str] | int | None
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """The weights that define each source.
 
     Args:
         sources: Weight of each source by name, see :func:`sources_of`.
         n_blocks: How many similarities `"blocks"` has.
+        n_cosines: How many similarities of vectors there are, those of the blocks first.
         n_pairs: p, how many columns the entry `pairs` has.
         pair_names: Names of these columns, (p,). If the environment names none: their number, or None.
 
     Returns:
-        Weights (n_blocks + p, S), and which of the p columns are sources, bool (p,).
+        Weights (n_cosines + p, S), and which of the p columns are sources, bool (p,).
 
     Raises:
         ValueError: If a name is neither `"blocks"` nor the name of a column.
     """
     names = [] if pair_names is None or isinstance(pair_names, int) else list(pair_names)
     known = [BLOCKS, *names]
-    weights = np.zeros((n_blocks + n_pairs, len(sources)))
+    weights = np.zeros((n_cosines + n_pairs, len(sources)))
     is_source = np.zeros(n_pairs, bool)
     for place, (name, weight) in enumerate(sources.items()):
         if name not in known:
@@ -167,6 +168,6 @@ def source_weights(
             weights[:n_blocks, place] = weight
         else:
             column = names.index(name)
-            weights[n_blocks + column, place] = weight
+            weights[n_cosines + column, place] = weight
             is_source[column] = True
     return weights, is_source

@@ -15,6 +15,7 @@ from dynaq_algo.arguments import require_number, require_whole
 from dynaq_algo.context_values import ContextValues, Predictions
 from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
 from dynaq_algo.outcome_inputs import SAME, OutcomeInputs, Rewards
+from dynaq_algo.tensor_file import fitting_state
 
 __all__ = ["Foreseen", "Steps", "TransitionModel"]
 
@@ -393,7 +394,7 @@ class TransitionModel(nn.Module):
         if changed or self._scaled_by != self.features.version:
             self._scaled_by = self.features.version
             earlier = {name: values[: self.n_told] for name, values in self._told.items()}
-            similarities_told = th.as_tensor(earlier["numbers"][:, : self.features.n_blocks].copy())
+            similarities_told = th.as_tensor(earlier["numbers"][:, : self.features.n_cosines].copy())
             earlier["codes"][:] = self.inputs.codes_of(earlier["progress"], earlier["pairs"])
             earlier["numbers"][:] = self.inputs.numbers_of(similarities_told, earlier["progress"], earlier["pairs"])
         self.values.remember(steps, state[:, 0].numpy(), similarities.cpu().numpy(), of_candidates)
@@ -498,10 +499,10 @@ class TransitionModel(nn.Module):
             if self._judge is not None:
                 self._judge = self._judge._replace(effects=F.pad(self._judge.effects, (0, more)))
             if state is not None:  # Adam goes on, with moments of 0 for the new actions
-                of_effects = state["state"][max(state["state"])]  # `effects` is the last parameter
-                of_effects |= {name: F.pad(of_effects[name], (0, more)) for name in ("exp_avg", "exp_avg_sq")}
+                of_effects = state["state"].get(state["param_groups"][0]["params"][-1], {})  # the last parameter
+                of_effects |= {name: F.pad(values, (0, more)) for name, values in of_effects.items() if values.ndim}
                 self._adam = self._make_adam()
-                self._adam.load_state_dict(state)
+                self._adam.load_state_dict(fitting_state(self._adam, state))
 
     def _make_adam(self) -> th.optim.Adam:
         return th.optim.Adam([*self.parameters(), self.effects], lr=self._learning_rate, fused=True)
@@ -606,7 +607,7 @@ class TransitionModel(nn.Module):
         self.effects, self._adam = state["effects"].clone().requires_grad_(), None
         if state["adam"]:
             self._adam = self._make_adam()
-            self._adam.load_state_dict(state["adam"])
+            self._adam.load_state_dict(fitting_state(self._adam, state["adam"]))
         self._judge = None
         if judge := dict(state.get("judge", {})):
             self._judge_until = judge.pop("until")

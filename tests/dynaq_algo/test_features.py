@@ -60,6 +60,26 @@ def test_similarities_are_centred_cosines_of_each_block_over_their_deviation():
     np.testing.assert_array_equal(features(state, action)[:, -2:], got)
 
 
+def test_the_whole_is_a_similarity_behind_those_of_the_blocks():
+    table = np.random.default_rng(0).normal(1.0, 1.0, size=(300, 4)).astype(np.float32)
+    both, blocks, whole = (BlockwiseFeatures(4, 4, **cut) for cut in ({"whole": True}, {}, {"n_blocks": 1}))
+    for features in (both, blocks, whole):
+        features.fit(table)
+    state, action = th.as_tensor(table[:20]), th.as_tensor(table[100:120])
+    expected = th.cat([blocks.similarities(state, action), whole.similarities(state, action)], dim=-1)
+    th.testing.assert_close(both.similarities(state, action), expected, rtol=0, atol=0)
+    np.testing.assert_array_equal(both(state, action)[:, -3:], expected)
+    th.testing.assert_close(both.of_all(state, action)[range(20), range(20)], expected)
+    assert (both.n_cosines, both.n_similarities, both.output_dim) == (3, 3, 4 + 4 + 4 + 3)
+
+
+def test_the_whole_beside_the_only_block_would_be_the_same_twice():
+    with pytest.raises(ValueError, match="`whole` must be False where `n_blocks` is 1"):
+        BlockwiseFeatures(4, 4, n_blocks=1, whole=True)
+    with pytest.raises(ValueError, match="`whole` must be True or False"):
+        BlockwiseFeatures(4, 4, whole=2)
+
+
 def test_blocks_must_divide_what_state_and_action_share():
     for n_blocks in (3, 2.0, 0, True):
         with pytest.raises(ValueError, match="`n_blocks` must be 1 or more and divide the 4"):

@@ -41,6 +41,18 @@ def test_two_blocks_are_the_default():
     assert (model.policy.features.n_blocks, model.world_model.prior.tolist()) == (2, pytest.approx([0.1, 0.1]))
 
 
+def test_an_agent_that_expects_the_whole_to_count_begins_with_the_order_of_the_cosine():
+    env = gym.wrappers.TransformObservation(make_toy(), lambda obs: obs, four_numbers(make_toy()))
+    cut = {"features_kwargs": {"whole": True}, "prior": [0, 0, 0.1]}
+    model = DynaQ.plus(env, policy_kwargs=cut)
+    rng = np.random.default_rng(0)
+    seen = {"user": rng.normal(size=(9, 4)).astype(np.float32), "candidates": rng.normal(size=(9, 4, 4)).astype("f4")}
+    product = np.einsum("nd,nkd->nk", seen["user"], seen["candidates"])
+    cosine = product / np.linalg.norm(seen["candidates"], axis=2)
+    observation = {**{name: space.sample() for name, space in four_numbers(make_toy()).items()}, **seen}
+    np.testing.assert_array_equal(model.q_values(observation).argsort(axis=1), cosine.argsort(axis=1))
+
+
 def four_numbers(env):
     spaces = dict(env.observation_space.spaces)
     return gym.spaces.Dict({**spaces, "user": gym.spaces.Box(-9, 9, (4,)), "candidates": gym.spaces.Box(-9, 9, (4, 4))})

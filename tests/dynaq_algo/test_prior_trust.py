@@ -243,7 +243,7 @@ def test_a_model_without_trust_is_refused_sources():
 
 
 def test_weights_stand_where_their_source_stands():
-    weights, is_source = source_weights({"b": 0.1, "blocks": 0.3}, 2, 3, ["a", "b", "c"])
+    weights, is_source = source_weights({"b": 0.1, "blocks": 0.3}, 2, 2, 3, ["a", "b", "c"])
     assert weights.T.tolist() == [[0, 0, 0, 0.1, 0], [0.3, 0.3, 0, 0, 0]]
     assert is_source.tolist() == [False, True, False]
     assert sources_of(["a"]) == {"a": 0.2}
