@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import operator
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.interactions import ObservationForm, check_catalogue, of_its_env
 from jobrec_gym.job_index import EXACT_UP_TO, JobSubset, open_index
-from jobrec_gym.market import BLOCKS, LabourMarket, Profile, row_products
+from jobrec_gym.market import BLOCKS, LabourMarket, Profile, gathered, row_products
 from jobrec_gym.market.context import folded
 from jobrec_gym.market.dates import open_jobs
 from jobrec_gym.market.keys import named_rows
@@ -36,6 +37,9 @@ _ASKED = 4_096
 """How many jobs an agent is asked about at once; this bounds the memory of their features."""
 _CHUNK = 16_384
 """How many jobs are compared at once."""
+_PEOPLE = 32
+"""With how many people these jobs are compared. So vectors are read, and converted to single precision, once for all of
+them."""
 _NO_JOBS = np.empty(0, dtype=np.int64)
 
 
@@ -49,8 +53,8 @@ class Agent(Protocol):
 Observed = str | Mapping[str, Any] | ObservationForm
 Jobs = Iterable[int | str]
 """Jobs by row or by key."""
-_Posting = tuple[Any, ...]
-"""What equal postings have in common."""
+_Posting = bytes
+"""A digest that equal postings have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +96,10 @@ def recommend(
 ) -> list[Recommendation]:
     """The ``n`` best jobs of the whole catalogue for one applicant.
 
-    Every job is scored if the catalogue has at most 50,000 jobs. With ``open_at``, jobs that are not open are not
-    scored and do not count towards the 50,000. In a larger catalogue an index (:mod:`jobrec_gym.job_index`) finds the
-    1,000 jobs nearest by cosine, or more if ``n`` or ``distinct`` needs more, and the agent ranks these. Without an
-    agent the nearest jobs are the answer.
+    Every job is scored if the catalogue has at most 50,000 jobs. Jobs that are not open at ``open_at``, or that
+    ``exclude`` leaves out for everybody, are not scored and do not count towards the 50,000. In a larger catalogue an
+    index (:mod:`jobrec_gym.job_index`) finds the 1,000 jobs nearest by cosine, or more if ``n`` or ``distinct`` needs
+    more, and the agent ranks these. Without an agent the nearest jobs are the answer.
 
     Args:
         agent: An object with ``q_values(observation) -> (1, k)``, such as ``DynaQ``; a function that returns one number
@@ -194,28 +198,31 @@ def _lists(
     distinct: bool,
 ) -> Iterator[list[Recommendation]]:
     every = catalogue.every
-    size = batch_size if scorer is not None and not scorer.is_function and every is not None else 1
+    postings = _Postings(market)
+    size = 1 if every is None else _PEOPLE
+    if scorer is not None:
+        size = 1 if scorer.is_function or every is None else batch_size
     for start in range(0, len(applicants), size):
         people = applicants[start : start + size]
-        left_out = [catalogue.left_out_of(person) for person in people.tolist()]
+        left_out = [catalogue.own(person) for person in people.tolist()]
         common = reduce(np.intersect1d, left_out)
         if every is None:
-            known = _postings(market, catalogue.own(int(people[0]))) if distinct else None
+            known = postings.of(catalogue.own(int(people[0]))) if distinct else None
             # Copies of a posting are equally near, and jobs are found nearest first. So once a further posting is found
             # after the n listed ones, all copies of the listed ones are found, too.
             n_postings = n + 1 if distinct else n
             wanted = n_postings if scorer is None else max(n_postings, _RETRIEVED)
-            jobs = _retrieved(market, int(people[0]), n_postings, wanted, common, catalogue.subset, known)
+            jobs = _retrieved(postings, int(people[0]), n_postings, wanted, common, catalogue.subset, known)
         else:
             jobs = every[~np.isin(every, common)] if len(common) else every
-        scores = _cosines(market, int(people[0]), jobs)[None] if scorer is None else scorer(people, jobs)
+        scores = _cosines(market, people, jobs) if scorer is None else scorer(people, jobs)
         for person, own, values in zip(people.tolist(), left_out, scores, strict=True):
             order = np.argsort(-values, kind="stable")
             if len(own) > len(common):
                 order = order[~np.isin(jobs[order], own)]
             best = order[:n]
             if distinct:
-                best = _first_of_each(market, jobs, order, n, _postings(market, catalogue.own(person)))
+                best = postings.first_of_each(jobs, order, n, postings.of(catalogue.own(person)))
             yield _explained(market, person, jobs[best], values[best])
 
 
@@ -226,13 +233,11 @@ class _Catalogue:
     Attributes:
         every: All jobs that are compared one by one, ascending; ``None`` if the index finds the nearest.
         subset: The jobs that the index may find; ``None`` is all.
-        left_out: Jobs that nobody may get. Jobs that ``every`` or ``subset`` lacks need not be among them.
         each: By an applicant's row, the jobs that this person may not get, ascending.
     """
 
     every: Ids | None
     subset: JobSubset | None
-    left_out: Ids
     each: Mapping[int, Ids]
 
     @classmethod
@@ -242,23 +247,17 @@ class _Catalogue:
         if isinstance(exclude, Mapping):
             each = _jobs_of_each(market, {who: jobs for who, jobs in exclude.items() if who is not None})
             exclude = exclude.get(None, ())
-        left_out = _job_ids(market, exclude)
-        is_open = None if open_at is None else open_jobs(market, open_at)
-        if (len(market.jobs) if is_open is None else int(is_open.sum())) > EXACT_UP_TO:
-            subset = None if is_open is None else JobSubset.of(np.flatnonzero(is_open), len(market.jobs))
-            return cls(None, subset, left_out, each)
-        is_listed = np.ones(len(market.jobs), dtype=bool) if is_open is None else is_open
+        n_jobs, left_out = len(market.jobs), _job_ids(market, exclude)
+        if n_jobs > EXACT_UP_TO and open_at is None and not len(left_out):
+            return cls(None, None, each)
+        is_listed = np.ones(n_jobs, dtype=bool) if open_at is None else open_jobs(market, open_at)
         is_listed[left_out] = False
-        return cls(np.flatnonzero(is_listed), None, _NO_JOBS, each)
+        listed = np.flatnonzero(is_listed)
+        return cls(None, JobSubset.of(listed, n_jobs), each) if len(listed) > EXACT_UP_TO else cls(listed, None, each)
 
     def own(self, applicant_id: int) -> Ids:
         """The jobs that only this person may not get, ascending."""
         return self.each.get(applicant_id, _NO_JOBS)
-
-    def left_out_of(self, applicant_id: int) -> Ids:
-        """The jobs that a person may not get, ascending. Jobs that ``every`` or ``subset`` lacks may be missing."""
-        own = self.own(applicant_id)
-        return own if not len(self.left_out) else np.union1d(self.left_out, own)
 
 
 class _Scorer:
@@ -371,7 +370,7 @@ def _refuse_means_of_others(agent: Any, market: LabourMarket, sources: Mapping[s
 
 
 def _retrieved(
-    market: LabourMarket,
+    postings: _Postings,
     applicant_id: int,
     n: int,
     wanted: int,
@@ -383,6 +382,7 @@ def _retrieved(
 
     If postings are ``known``, more jobs follow until ``n`` different postings are found that are not ``known``.
     """
+    market = postings.market
     vector = market.applicants.vectors[applicant_id].astype(np.float32, copy=False)
     n_jobs = len(market.jobs) if subset is None else subset.n_jobs
     while True:
@@ -391,36 +391,50 @@ def _retrieved(
         jobs = found[~np.isin(found, left_out)]
         is_enough = known is None or (n_found == n_jobs and len(jobs) <= wanted)
         jobs = jobs[:wanted]
-        if is_enough or len(_first_of_each(market, jobs, np.arange(len(jobs)), n, known or set())) == n:
+        if is_enough or len(postings.first_of_each(jobs, np.arange(len(jobs)), n, known or set())) == n:
             return np.sort(jobs)
         wanted *= 2
 
 
-def _first_of_each(market: LabourMarket, jobs: Ids, order: Ids, n: int, known: Set[_Posting]) -> Ids:
-    """The first ``n`` places of an ``order`` of ``jobs`` whose postings differ and are not ``known``."""
-    seen = set(known)
-    places: list[int] = []
-    for place in order.tolist():
-        if len(places) == n:
-            break
-        posting = _posting(market, int(jobs[place]))
-        if posting not in seen:
-            seen.add(posting)
-            places.append(place)
-    return np.array(places, dtype=np.int64)
+class _Postings:
+    """What the jobs of a market say. A job's texts are read once, however many people it is compared for."""
+
+    def __init__(self, market: LabourMarket):
+        self.market = market
+        self._of_job: dict[int, _Posting] = {}
+
+    def of(self, jobs: Ids) -> set[_Posting]:
+        """The postings of some jobs."""
+        return {self._posting(job_id) for job_id in jobs.tolist()}
+
+    def first_of_each(self, jobs: Ids, order: Ids, n: int, known: Set[_Posting]) -> Ids:
+        """The first ``n`` places of an ``order`` of ``jobs`` whose postings differ and are not ``known``."""
+        seen = set(known)
+        places: list[int] = []
+        for place in order.tolist():
+            if len(places) == n:
+                break
+            posting = self._posting(int(jobs[place]))
+            if posting not in seen:
+                seen.add(posting)
+                places.append(place)
+        return np.array(places, dtype=np.int64)
+
+    def _posting(self, job_id: int) -> _Posting:
+        posting = self._of_job.get(job_id)
+        if posting is None:
+            said = repr(_said(self.market, job_id)).encode(errors="surrogatepass")
+            posting = self._of_job[job_id] = hashlib.blake2b(said, digest_size=16).digest()
+        return posting
 
 
-def _postings(market: LabourMarket, jobs: Ids) -> set[_Posting]:
-    return {_posting(market, job_id) for job_id in jobs.tolist()}
-
-
-def _posting(market: LabourMarket, job_id: int) -> _Posting:
+def _said(market: LabourMarket, job_id: int) -> tuple[Any, ...]:
     """Title (or occupation, if there is no title), skills and description of a job; case does not count, nor blanks."""
     jobs, words = market.jobs, market.vocabulary
     skills = []
     for block in BLOCKS:
         names, ids = getattr(words, f"{block}_skills"), getattr(jobs, f"{block}_skills")[job_id]
-        skills.append(frozenset(_compared(names[skill]) for skill in ids.tolist()))
+        skills.append(sorted({_compared(names[skill]) for skill in ids.tolist()}))
     title = _compared(words.titles[jobs.title_ids[job_id]]) or ("occupation", int(jobs.occupation_ids[job_id]))
     return title, *skills, "" if jobs.descriptions is None else _compared(jobs.descriptions[job_id])
 
@@ -430,20 +444,19 @@ def _compared(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _cosines(market: LabourMarket, applicant_id: int, jobs: Ids) -> NDArray[np.float32]:
-    """Cosines of one applicant and some jobs (c,), equal to those of :meth:`LabourMarket.cosine` to the bit."""
-    vector = market.applicants.vectors[applicant_id].astype(np.float32, copy=False)
+def _cosines(market: LabourMarket, people: Ids, jobs: Ids) -> NDArray[np.float32]:
+    """Cosines (b, c) of applicants (b,) and jobs (c,), equal to those of :meth:`LabourMarket.cosine` to the bit."""
+    of_people = gathered(market.applicants.vectors, people)
     n_jobs, vectors = len(market.jobs), market.jobs.vectors
-    if 2 * len(jobs) < n_jobs:
-        return market.cosine_of(vector[None], jobs)
-    # Cosines of all jobs are computed: this takes a third of the time of copying the vectors of most jobs.
-    every = np.concatenate(
-        [
-            row_products(vector, vectors[at : at + _CHUNK].astype(np.float32, copy=False))
-            for at in range(0, n_jobs, _CHUNK)
-        ]
-    )
-    return every if len(jobs) == n_jobs else every[jobs]
+    # Cosines of all jobs are computed if most are wanted: this takes a third of the time of copying most vectors.
+    with_all = 2 * len(jobs) >= n_jobs
+    cosines = np.empty((len(people), n_jobs if with_all else len(jobs)), np.float32)
+    for at in range(0, cosines.shape[1], _CHUNK):
+        part = slice(at, at + _CHUNK)
+        of_jobs = vectors[part].astype(np.float32, copy=False) if with_all else gathered(vectors, jobs[part])
+        for row, of_person in zip(cosines, of_people, strict=True):
+            row[part] = row_products(of_person, of_jobs)
+    return cosines[:, jobs] if with_all and len(jobs) < n_jobs else cosines
 
 
 def _explained(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jobrec_gym import LabourMarket, ObservationForm, load_market, recommend, recommend_each, recommendations
-from jobrec_gym.job_index import index_file
+from jobrec_gym.job_index import JobIndex, index_file
 from jobrec_gym.market import ContextTable, SkillLists, Texts
 from jobrec_gym.market.dates import seconds_of
 
@@ -103,18 +103,40 @@ def test_jobs_are_left_out_for_each_person_apart(market):
 @pytest.mark.parametrize("n_left_out", [1, 29, 31, 59])
 def test_leaving_out_a_few_jobs_copies_no_vectors_and_changes_no_score(market, monkeypatch, n_left_out):
     scores = {one.job_id: one.score for one in recommend(None, market, WHO, n=60)}
-    cosine_of, copied = LabourMarket.cosine_of, []
+    gathered, copied = recommendations.gathered, []
 
-    def counted(self, vectors, job_ids):
-        copied.append(len(job_ids))
-        return cosine_of(self, vectors, job_ids)
+    def counted(table, ids):
+        if table is market.jobs.vectors:
+            copied.append(len(ids))
+        return gathered(table, ids)
 
-    monkeypatch.setattr(LabourMarket, "cosine_of", counted)
+    monkeypatch.setattr(recommendations, "gathered", counted)
     for exclude in (range(n_left_out), {WHO: range(n_left_out)}):
         found = recommend(None, market, WHO, 60, exclude)
         assert {one.job_id: one.score for one in found} == {job: scores[job] for job in range(n_left_out, 60)}
-    explained = [60 - n_left_out]
-    assert copied == explained * (2 if n_left_out <= 30 else 4)
+    assert copied == ([] if n_left_out <= 30 else [60 - n_left_out] * 2)
+
+
+@pytest.mark.parametrize("n_open", [60, 20])
+def test_jobs_are_read_once_for_many_people_and_each_gets_what_they_would_get_alone(market, monkeypatch, n_open):
+    expires = [None] * n_open + ["2026-01-01"] * (60 - n_open)
+    jobs = dataclasses.replace(market.jobs, vectors=market.jobs.vectors.astype(np.float16))
+    half = dated(LabourMarket("half", market.applicants, jobs, market.vocabulary), expires=[*expires[1:], "2029-01-01"])
+    row_products, compared = recommendations.row_products, []
+
+    def counted(left, right):
+        compared.append(id(right))
+        return row_products(left, right)
+
+    monkeypatch.setattr(recommendations, "_PEOPLE", 7)
+    monkeypatch.setattr(recommendations, "row_products", counted)
+    people, options = np.arange(15) % 9, {"n": 9, "exclude": {None: [2], 3: [1, 4]}, "open_at": "2026-06-01"}
+    lists = list(recommend_each(None, half, people, **options))
+
+    assert len(compared) == 15
+    assert all(len(set(compared[start : start + 7])) == 1 for start in (0, 7, 14)), "each piece is read for all people"
+    for who, found in zip(people.tolist(), lists, strict=True):
+        assert found == recommend(None, half, who, **options)
 
 
 def test_somebody_in_a_batch_gets_what_they_would_get_alone(market):
@@ -440,6 +462,12 @@ def test_in_a_large_catalogue_lists_are_filled_up_whatever_is_left_out(market, m
     found = recommend(agent, copies, WHO, **options)
 
     assert [one.job_id for one in found] == [one.job_id for one in exact] == [120, 2, 6, 8, 10, 12]
+    read = []
+    nearest_of = JobIndex.nearest
+    monkeypatch.setattr(JobIndex, "nearest", lambda self, *args: read.append(args[1]) or nearest_of(self, *args))
+    some = {"n": 3, "exclude": range(100, 400)}
+    assert all(one.job_id not in some["exclude"] for one in recommend(agent, copies, WHO, **some))
+    assert read == [3 if agent is None else 5], "no more jobs are found because some are left out for everybody"
     without = recommend(agent, copies, WHO, n=6, exclude=[0, 60, 4], distinct=True)
     assert [one.job_id for one in without] == [120, 1, 2, 3, 64, 5]
     assert len(recommend(agent, copies, WHO, n=100, distinct=True)) == 60
@@ -462,6 +490,17 @@ def test_the_index_looks_on_until_there_are_enough_postings(market, monkeypatch)
     there = dated(copies, expires=[None] * 42 + ["2026-01-01"] * 56)
     options = {"exclude": range(50, 90), "open_at": "2026-06-01", "distinct": True}
     assert [one.job_id for one in recommend(None, there, WHO, n=4, **options)] == [0, 40]
+
+
+def test_the_words_of_a_posting_are_read_once_for_many_people(market, monkeypatch):
+    copies, read = twice_posted(market, [*range(60)] * 3), []
+    said = recommendations._said
+    monkeypatch.setattr(recommendations, "_said", lambda market, job: read.append(job) or said(market, job))
+
+    lists = list(recommend_each(None, copies, np.arange(9), n=60, distinct=True))
+
+    assert len(read) == len(set(read)) and all(len({one.title for one in found}) > 1 for found in lists)
+    assert lists[4] == recommend(None, copies, 4, n=60, distinct=True)
 
 
 def test_few_open_jobs_of_a_large_catalogue_are_compared_one_by_one(market, monkeypatch):
