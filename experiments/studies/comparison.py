@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from experiments.runs.folders import (
     write_json,
     write_text,
 )
+from experiments.runs.grouping import mark_of
 from experiments.runs.intervals import interval_cell, mean_interval
 from experiments.runs.numbers import require_known
 from experiments.runs.progress import Progress
@@ -94,6 +96,8 @@ def plan_of(asked: Comparison) -> Plan:
     if asked.name is None or not str(asked.name).strip():
         raise RunError("`name` must be a text, such as name=compare: it names the study's folder.")
     learners = _learners(asked)
+    if taken := sorted(set(asked.variants) & set(known_settings())):
+        raise RunError(f"`variants` must have other names than the settings in conf/setting, got {taken[0]!r}.")
     known = [*known_settings(), *asked.variants]
     names = [str(name) for name in asked.settings]  # YAML reads a name such as 0.5 as a number
     require_known("settings", names, known, "conf/setting")
@@ -110,23 +114,38 @@ def plan_of(asked: Comparison) -> Plan:
     runs: dict[tuple[str, str], list[StudyRun]] = {}
     points: dict[str, list[int]] = {}
     for setting, overrides in settings.items():
+        made: dict[str, list[StudyRun]] = {}
         # Learners with the same error are reported in one line. If every learner has an error, the setting is wrong.
         errors: dict[str, list[str]] = {}
         for name in (name for name in learners if name in asked.only_in.get(setting, learners)):
             every = [*overrides, *length, *asked.common]
             try:
-                made = compose_runs(learners[name], setting, every, asked.seeds, Path(asked.folder), asked.path)
+                made[name] = compose_runs(learners[name], setting, every, asked.seeds, Path(asked.folder), asked.path)
             except RunError as error:
                 errors.setdefault(str(error), []).append(name)
+        if made:
+            points[setting] = list(_most_common([tuple(of_learner[0].points) for of_learner in made.values()]))
+        for name, of_learner in made.items():
+            if of_learner[0].points == points[setting]:
+                runs[setting, name] = of_learner
                 continue
-            runs[setting, name] = made
-            points[setting] = made[0].points
+            own, others = (", ".join(f"{n:,}" for n in each) for each in (of_learner[0].points, points[setting]))
+            message = (
+                f"it is scored after {own} interactions, and the others after {others}: leave `total_timesteps` and "
+                "`evaluation.at` to `interactions` and the setting."
+            )
+            errors.setdefault(message, []).append(name)
         for message, names in errors.items():
             whom = ", ".join(names) if setting in points else "every learner"
             tqdm.write(f"{setting}: {whom} left out: {message}", file=sys.stderr)
     if not runs:
         raise RunError("there is nothing to compare: every learner is left out of every setting, see above.")
     return Plan(learners, settings, runs, points)
+
+
+def _most_common(values: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The value that most have; the first of several such values."""
+    return Counter(values).most_common(1)[0][0]
 
 
 def _learners(asked: Comparison) -> dict[str, Learner]:
@@ -167,6 +186,8 @@ def run_missing(plan: Plan, n_jobs: int) -> int:
 def tell(plan: Plan, asked: Comparison, command: str) -> None:
     """Prints the tables, and writes numbers and figures of the whole study and of each setting.
 
+    A learner whose runs had other problems than those of the others is left out, and a line says so.
+
     Args:
         plan: The plan, whose runs are finished.
         asked: The options from which the plan was made.
@@ -181,12 +202,12 @@ def tell(plan: Plan, asked: Comparison, command: str) -> None:
         ),
         "name": asked.name,
         "learners": {name: list(learner.overrides) for name, learner in plan.learners.items()},
+        "common": asked.common,
         "in_words": IN_WORDS,
     }
     studies: dict[str, Study] = {}
     for setting, points in plan.points.items():
-        names = [name for name in plan.learners if (setting, name) in plan.runs]
-        if names:
+        if names := _alike(plan, setting):
             folders = {name: folder / setting / name for name in names}
             studies[setting] = Study.read(folders, asked.seeds, points, asked.reps)
     tables = {setting: _tables(study, asked.reference) for setting, study in studies.items()}
@@ -217,6 +238,25 @@ def tell(plan: Plan, asked: Comparison, command: str) -> None:
     rows = [{"setting": setting, **row} for setting, study in studies.items() for row in study.rows()]
     write_text(folder / COLDSTART_TABLE, pd.DataFrame(rows).to_csv(index=False))
     print(f"\nnumbers  {folder / COLDSTART_TABLE}, {folder}/SETTING/{COLDSTART}\nfigure   {folder / COLDSTART_FIGURE}")
+
+
+def _alike(plan: Plan, setting: str) -> list[str]:
+    """The learners whose runs in a setting had the same problems, seed by seed. Others are named in a line each."""
+    marks = {
+        name: tuple(mark_of(_summary_of(run)["references"]) for run in plan.runs[setting, name])
+        for name in plan.learners
+        if (setting, name) in plan.runs
+    }
+    most = _most_common(list(marks.values())) if marks else ()
+    alike = [name for name, mark in marks.items() if mark == most]
+    for name in marks.keys() - set(alike):
+        tqdm.write(
+            f"{setting}: {name} left out: its overrides give it other candidates or another truth than {alike[0]} has, "
+            "so the two cannot be compared. Overrides of the market, the environment or the truth are for a setting: "
+            f"+variants.NAME=[setting={setting},...].",
+            file=sys.stderr,
+        )
+    return alike
 
 
 def _summary_of(run: StudyRun) -> dict[str, Any]:

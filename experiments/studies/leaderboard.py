@@ -118,13 +118,19 @@ def rows_of(result: Mapping[str, Any], file: str) -> Iterator[Row]:
         file: Its name, for errors.
 
     Raises:
-        RunError: If the file has no table of mean scores, or a wrong cell.
+        RunError: If the file has no table of mean scores, a wrong cell, or settings that were changed for all learners.
     """
+    if changed := result.get("common"):
+        raise RunError(
+            f"`results`: {file} was made with common={changed}, so its settings are not those of their names. Leave "
+            "`common` out, or give the changed setting a name of its own: +variants.NAME=[setting=vectors,...]."
+        )
     try:
         tables = [table for table in result.get("tables", ()) if table["header"][0].endswith(": mean score after")]
         if not tables:
             raise RunError(
-                f"`results`: {file} has no table of mean scores: give a file that experiments.coldstart wrote."
+                f"`results`: {file} has no table of mean scores: give a file that experiments.coldstart wrote"
+                + (f", which for this study is {_whole_of(file)}." if "scores" in result else ".")
             )
         for table in tables:
             setting = table["header"][0].removesuffix(": mean score after")
@@ -154,6 +160,11 @@ def rows_of(result: Mapping[str, Any], file: str) -> Iterator[Row]:
         raise RunError(
             f"`results`: {file} is not as experiments.coldstart writes it ({error!r:.80}): make it again."
         ) from error
+
+
+def _whole_of(file: str) -> Path:
+    """The file of a whole study, from that of one of its settings."""
+    return Path(file).parent.parent / Path(file).name
 
 
 def read_rows(path: Path) -> list[Row]:

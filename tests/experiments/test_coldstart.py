@@ -133,6 +133,28 @@ def test_a_class_of_ones_own_takes_part_and_who_cannot_is_left_out_in_a_line(tmp
     assert (tmp_path / "study" / "vectors" / "mine" / "seed-1" / "model.zip").is_file()
 
 
+def test_who_plays_on_other_problems_or_for_another_time_is_left_out_in_a_line(tmp_path):
+    done = study(
+        "learners=[random,cosine]",
+        "+define.easy=['algo=cosine','env.num_candidates=3']",
+        "+define.short=['algo=cosine','total_timesteps=10']",
+        folder=tmp_path,
+    )
+
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if "left out" in line]
+    assert len(told) == 2
+    assert told[0].startswith(
+        "vectors: short left out: it is scored after 0, 10 interactions, and the others after 0, 20"
+    )
+    assert told[1].startswith(
+        "vectors: easy left out: its overrides give it other candidates or another truth than random"
+    )
+    numbers = json.loads((tmp_path / "vectors" / "coldstart.json").read_text())
+    assert list(numbers["scores"]) == ["random", "cosine"]
+    assert json.loads((tmp_path / "coldstart.json").read_text())["common"] == SIZES
+
+
 def test_who_takes_part_in_a_setting_may_be_said_once_for_several():
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         plan = plan_of(build.picked(Comparison, compose("coldstart", ["preset=ablation"]), UNRESOLVED))
@@ -161,6 +183,7 @@ def test_a_study_at_levels_tells_each(tmp_path):
         (["settings=[vectos]"], "`settings`: 'vectos' is not in conf/setting: did you mean 'vectors'?"),
         (["learners=[cosine]", "reference=linucb"], "`reference`: 'linucb' is not in `learners`"),
         (["learners=[cosine]", "common=['no_such_option=1']"], "there is nothing to compare"),
+        (["learners=[cosine]", "+variants.vectors=['setting=misled']"], "`variants` must have other names than"),
         (["learners=[cosine]", "seeds=[]"], "`seeds` must name at least one, got none"),
         (["learners=[cosine]", "seeds=[0,0]"], "`seeds` must name each once, got 0 twice"),
         (["learners=[cosine]", "name="], "`name` must"),
