@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def main(cfg: DictConfig) -> None:
 
     The file in a folder of runs has ``references`` (random, highest cosine, oracle) beside the agents. If not all runs
     can be compared, it has ``tasks`` in place of ``references``. Each task names agents that can be compared, and has
-    the references for them. If a run was made twice, only the newest counts.
+    the references for them. ``evaluation`` says what was evaluated. If a run was made twice, only the newest counts.
     """
     # Not at the top: `--help` is answered without torch.
     import torch
@@ -50,7 +51,7 @@ def main(cfg: DictConfig) -> None:
         references = mean_references(result["references"] for result in compared)
         tasks.append({"name": comparison.name, "agents": list(comparison.groups), "references": references})
         rows: dict[str, Any] = {label: agents[label] for label in comparison.groups}
-        table = format_table(*held_out_table(rows, references))
+        table = format_table(*held_out_table(rows, references, who=_who(compared)))
         tables.append(f"{comparison.name}\n{table}" if comparison.name else table)
     print("\n\n".join(tables))
     sizes = {label: len(members) for label, members in groups.items()}
@@ -73,7 +74,25 @@ def main(cfg: DictConfig) -> None:
             for label, members in groups.items()
         }
         beside = {"references": tasks[0]["references"]} if len(tasks) == 1 else {"tasks": tasks}
-        write_json(Path(paths) / EVALUATION, {"agents": whole, **beside})
+        write_json(Path(paths) / EVALUATION, {"agents": whole, "evaluation": _shared(results), **beside})
+
+
+def _shared(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings of the evaluations; "unlike" where runs differ."""
+    each = [result["evaluation"] for result in results]
+    names = dict.fromkeys(name for settings in each for name in settings)
+    return {
+        name: each[0].get(name) if all(settings.get(name) == each[0].get(name) for settings in each) else "unlike"
+        for name in names
+    }
+
+
+def _who(results: Sequence[Mapping[str, Any]]) -> str:
+    """The applicants that were scored, in words."""
+    split = _shared(results).get("split", "test")
+    return {"test": "held-out applicants", "train": "training applicants", "all": "all applicants"}.get(
+        split, "applicants"
+    )
 
 
 if __name__ == "__main__":

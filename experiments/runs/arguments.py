@@ -47,6 +47,7 @@ _FLAGS_WITH_VALUE = {
     *("-c", "--cfg", "-p", "--package", "-sc", "--shell-completion", "-cp", "--config-path", "-cn", "--config-name"),
     *("-cd", "--config-dir", "--experimental-rerun", "-i", "--info"),
 }
+_OF_CFG, _OF_INFO = ("job", "hydra", "all"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 _FIRST = ("path", "runs", "run", "log", "model", "results")
 """Entries that a user is most likely to mean by a word alone."""
 _MARK = '"'
@@ -141,25 +142,43 @@ def refuse_words(arguments: Sequence[str], config: Path) -> None:
 
 
 def flags_first(arguments: Sequence[str]) -> list[str]:
-    """Allows ``-m`` anywhere, which Hydra does not, and refuses unknown flags.
+    """Allows flags anywhere, which Hydra does not, and refuses unknown flags.
 
     Raises:
-        SystemExit: For an unknown flag, with the entry that may have been meant.
+        SystemExit: For an unknown flag, with the entry that may have been meant, or for a flag without its value.
 
     Example:
-        >>> flags_first(["algo=dynaq", "-m", "seed=0,1"])
-        ['-m', 'algo=dynaq', 'seed=0,1']
+        >>> flags_first(["algo=dynaq", "-m", "--cfg", "job", "seed=0,1"])
+        ['-m', '--cfg', 'job', 'algo=dynaq', 'seed=0,1']
     """
-    for argument in arguments:
-        flag, _, value = argument.partition("=")
+    flags: list[str] = []
+    entries: list[str] = []
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        flag, has_value, value = argument.partition("=")
         if flag.startswith("-") and flag not in _FLAGS:
             entry = flag.lstrip("-").replace("-", "_")
             raise SystemExit(
                 f"error: there is no flag {flag}. Entries are given without dashes, {entry}={value or 'VALUE'}; "
                 "--help lists them."
             )
-    sweeps = [argument for argument in arguments if argument in _SWEEP_FLAGS]
-    return [*sweeps[:1], *(argument for argument in arguments if argument not in _SWEEP_FLAGS)]
+        if flag not in _FLAGS:
+            entries.append(argument)
+            continue
+        if argument not in _SWEEP_FLAGS or not set(flags) & set(_SWEEP_FLAGS):
+            flags.append(argument)
+        if flag in ("-i", "--info"):  # the one flag whose value may be missing
+            if not has_value:
+                flags.append(left.pop(0) if left and left[0] in _OF_INFO else "all")
+        elif flag in _FLAGS_WITH_VALUE:
+            if not has_value:
+                value = left.pop(0) if left else ""
+                flags.append(value)
+            if not value or (flag in ("-c", "--cfg") and value not in _OF_CFG):
+                example = _OF_CFG[0] if flag in ("-c", "--cfg") else "VALUE"
+                raise SystemExit(f"error: {flag} needs a value, such as {flag} {example}, got {value!r:.80}.")
+    return [*flags, *entries]
 
 
 def require_plugin(arguments: Sequence[str]) -> None:

@@ -104,6 +104,7 @@ def held_out_table(
     agents: Mapping[str, Mapping[str, float | Spread | None]],
     references: Mapping[str, Mapping[str, float | None]],
     columns: Mapping[str, str] | None = None,
+    who: str = "held-out applicants",
 ) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the metrics of some agents, and below them of policies that learn nothing.
 
@@ -112,13 +113,14 @@ def held_out_table(
         references: Metrics by the name of the policy. A policy with the same name as an agent has a row too, if the two
             rows differ.
         columns: Names of the columns by metric; by default those of :func:`columns_of`.
+        who: Whose metrics they are, in words.
     """
     shown = columns_of(next(iter(agents.values()))) if columns is None else columns
     rows, beside = (
         [[name, *(format_number(metrics.get(key)) for key in shown)] for name, metrics in kind.items()]
         for kind in (agents, references)
     )
-    return ["held-out applicants", *shown.values()], with_references(rows, beside)
+    return [who, *shown.values()], with_references(rows, beside)
 
 
 def with_references(rows: list[list[str]], references: list[list[str]]) -> list[list[str]]:

@@ -61,6 +61,12 @@ def test_a_run_that_was_made_twice_is_no_further_seed(run, tmp_path):
     assert len(entry["runs"]) == 2 and "algo=linear_prior: 2 runs" in done.stdout
     assert "1 older run of equal config, seed and commit is left out: " in done.stdout
     assert all((tmp_path / folder / "evaluation.json").is_file() for folder in ("first", "again", "other"))
+    assert done.stdout.startswith("held-out applicants ")
+
+    done = run_command("evaluate", f"run={tmp_path}", "evaluation.split=train", "evaluation.n_pairs=16")
+    assert done.stdout.startswith("training applicants "), done.stderr
+    said = read_json(tmp_path / "evaluation.json", "")["evaluation"]
+    assert (said["split"], said["n_pairs"]) == ("train", 16)
 
 
 def test_other_pairs_can_be_asked_for(run, tmp_path):

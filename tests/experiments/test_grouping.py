@@ -164,7 +164,7 @@ def test_choices_that_learn_nothing_are_means_over_the_truths_of_all_seeds(
     if command == "sweep":
         said = in_words(tmp_path)
     else:
-        monkeypatch.setattr(saved, "evaluate_run", lambda run, *_: run.summary)
+        monkeypatch.setattr(saved, "evaluate_run", lambda run, *_: {**run.summary, "evaluation": {"split": "test"}})
         evaluate.main(config("evaluate", f"run={tmp_path}"))
         said = capsys.readouterr().out
         kept = json.loads((tmp_path / "evaluation.json").read_text())
@@ -179,7 +179,7 @@ def test_choices_that_learn_nothing_are_means_over_the_truths_of_all_seeds(
 def test_evaluations_on_unlike_pairs_are_in_tables_of_their_own(config, tmp_path, monkeypatch, capsys):
     for k, cosine in ((5, 0.4), (9, 0.1)):
         made(tmp_path, f"{k}", f"env.k={k}", cosine=cosine)
-    monkeypatch.setattr(saved, "evaluate_run", lambda run, *_: run.summary)
+    monkeypatch.setattr(saved, "evaluate_run", lambda run, *_: {**run.summary, "evaluation": {"split": "test"}})
 
     evaluate.main(config("evaluate", f"run={tmp_path}"))
 
