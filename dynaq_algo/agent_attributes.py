@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,6 @@ KINDS_OF_STATE: dict[Any, tuple[str, ...]] = {
     int | None: ("seed",),
     bool: ("relabel", "use_sde", "use_sde_at_warmup", "_gradient_steps_by_default", "_is_anchored"),
     str: ("planning", "bootstrap", "world_model_name"),
-    str | None: ("tensorboard_log",),
     dict: ("world_model_kwargs", "_component_windows", "_told"),
     list: ("save_without",),
     dict | None: ("reads",),
@@ -52,10 +50,6 @@ KINDS_OF_STATE: dict[Any, tuple[str, ...]] = {
     RewardForecasts: ("forecasts",),
     TransitionForecasts: ("transition_forecasts",),
 }
-LONGEST_NAME = 255
-"""Longest name of a file, in letters, on the usual file systems."""
-MOST_LETTERS = 4_000
-"""Longest path, in letters, on the usual file systems."""
 
 
 def check_attributes(shown: Any, data: Mapping[str, Any], agent_class: type) -> None:
@@ -83,8 +77,3 @@ def check_attributes(shown: Any, data: Mapping[str, Any], agent_class: type) -> 
         raise AgentFileError(f"{shown}: `_told` must hold whole numbers. Save the agent again.")
     if not all(isinstance(name, str) for name in data.get("save_without", [])):
         raise AgentFileError(f"{shown}: `save_without` must hold names. Save the agent again.")
-    folder = data.get("tensorboard_log") or ""
-    if "\0" in folder or len(folder) > MOST_LETTERS or any(len(name) > LONGEST_NAME for name in PurePath(folder).parts):
-        raise AgentFileError(
-            f"{shown}: `tensorboard_log` must be the path of a folder, got {folder!r:.80}. Save the agent again."
-        )

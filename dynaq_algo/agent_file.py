@@ -6,7 +6,8 @@ import io
 import json
 import os.path
 import pickle
-import tempfile
+import secrets
+import shutil
 import tokenize
 import zipfile
 import zlib
@@ -24,13 +25,17 @@ from dynaq_algo.plain_data import MAX_BYTES, TYPE, NotPlain, from_json, to_json
 
 __all__ = [
     "REMADE",
+    "VARIABLES",
     "AgentFileError",
+    "behind_link",
     "building",
     "convert_agent",
     "naming",
     "place_of",
     "read_agent",
+    "read_entries",
     "reading",
+    "shown_path",
     "whole_file",
     "write_agent",
     "written_by",
@@ -118,21 +123,31 @@ def write_agent(
 def whole_file(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
     """An open file that appears at a path, whole, once the block ends without an error. Missing folders are made.
 
+    A file that is replaced keeps its rights; a new one has those that the system gives new files. A link stays a link,
+    and the file that it points to is replaced.
+
     Raises:
         OSError: If it cannot be written; the message names the path.
     """
-    place = place_of(path)
+    place = behind_link(place_of(path))
+    scratch = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
     with naming(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}-", delete=False) as scratch:
+        with scratch.open("xb") as file:
             try:
-                yield scratch
-                scratch.flush()
-                Path(scratch.name).chmod(0o644)
-                Path(scratch.name).replace(place)
+                if place.exists():
+                    shutil.copymode(place, scratch)
+                yield file
+                file.flush()
+                scratch.replace(place)
             except BaseException:
-                Path(scratch.name).unlink(missing_ok=True)
+                scratch.unlink(missing_ok=True)
                 raise
+
+
+def behind_link(place: Path) -> Path:
+    """What a path points to if it is a link; otherwise the path itself."""
+    return Path(os.path.realpath(place)) if place.is_symlink() else place
 
 
 @contextmanager
@@ -149,39 +164,30 @@ def naming(place: Path) -> Iterator[None]:
 
 
 def read_agent(
-    path: File,
-    networks: Collection[str],
-    custom_objects: Mapping[str, Any] | None = None,
-    max_bytes: int = MAX_BYTES,
-) -> tuple[dict[str, Any], io.BytesIO]:
-    """Read and check the zip of an agent. SB3 reads the tensors, with `weights_only`.
+    path: File, custom_objects: Mapping[str, Any] | None = None, max_bytes: int = MAX_BYTES
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Read the zip of an agent and check all but its tensors, see :func:`~dynaq_algo.tensor_file.read_parameters`.
 
     Args:
         path: The zip; a path may lack its suffix.
-        networks: Names of the attributes that may have tensors in the file.
         custom_objects: Values by name that replace saved ones. The saved ones are not read.
         max_bytes: How much memory the content may take.
 
     Returns:
-        The agent's attributes by name, and the checked zip in memory.
+        The agent's attributes by name, and the entries of the zip.
 
     Raises:
         FileNotFoundError: If there is no such file.
         AgentFileError: If it is not an agent of this version, is incomplete, or is larger than `max_bytes`.
     """
-    shown = fspath(path) if isinstance(path, (str, PathLike)) else "the file"
-    with reading(shown), opened(path) as file, zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
-        if sum(entry.file_size for entry in archive.infolist()) > max_bytes:
-            raise AgentFileError(
-                f"{shown} unpacks to more than `max_bytes` = {max_bytes:,} bytes: raise that if you know the file."
-            )
-        if DATA not in names:
+    shown = shown_path(path)
+    content = read_entries(path, max_bytes)
+    with reading(shown):
+        if DATA not in content:
             raise AgentFileError(
                 f"{shown} holds no agent, or not a whole one. Save it again by `model.save(path)`, or use an "
                 "unchanged copy."
             )
-        content = {name: archive.read(name) for name in names}  # `read` compares the checksum
         data = json.loads(content[DATA])
         if not isinstance(data, dict):
             raise AgentFileError(f"{shown} holds no agent: its `{DATA}` is no dictionary.")
@@ -197,18 +203,28 @@ def read_agent(
             f"{shown} has the format {found!r:.40}, written by {said.get('written_by')!r:.80}; this version "
             f"({written_by()}) reads {FORMAT!r}. Load it by the version that wrote it."
         )
-    for name, entry in content.items():
-        if name.endswith(".pth") and name != VARIABLES:
-            if name.split(".")[0] not in networks:
-                raise AgentFileError(f"{shown} holds tensors of {name[:80]!r}, which no agent has. Save it again.")
-            _check_tensors(shown, name, entry, max_bytes)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, entry in content.items():
-            if name != VARIABLES:  # no agent needs this entry, and SB3 would set any attribute that it names
-                archive.writestr(name, entry)
-    buffer.seek(0)
-    return _attributes(shown, data, custom_objects or {}, max_bytes), buffer
+    return _attributes(shown, data, custom_objects or {}, max_bytes), content
+
+
+def read_entries(path: File, max_bytes: int) -> dict[str, bytes]:
+    """The entries of the zip of an agent by name.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        AgentFileError: If it is not a whole zip, or unpacks to more than `max_bytes`.
+    """
+    shown = shown_path(path)
+    with reading(shown), opened(path) as file, zipfile.ZipFile(file) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > max_bytes:
+            raise AgentFileError(
+                f"{shown} unpacks to more than `max_bytes` = {max_bytes:,} bytes: raise that if you know the file."
+            )
+        return {name: archive.read(name) for name in archive.namelist()}  # `read` compares the checksum
+
+
+def shown_path(path: File) -> str:
+    """How messages name a file."""
+    return fspath(path) if isinstance(path, (str, PathLike)) else "the file"
 
 
 @contextmanager
@@ -220,12 +236,17 @@ def reading(shown: str, what: str = "agent") -> Iterator[None]:
         what: What the file should be, such as "agent".
 
     Raises:
-        AgentFileError: In place of the errors that zipfile, json and torch raise.
+        AgentFileError: In place of the errors that zipfile, json, torch and the reader of tensors raise.
     """
     try:
         yield
     except (AgentFileError, FileNotFoundError):
         raise
+    except pickle.UnpicklingError as error:
+        raise AgentFileError(
+            f"{shown} holds more than tensors where only tensors are loaded: {_line(error)}. Save it again where it "
+            "was made."
+        ) from error
     except (
         *(zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError),
         *(RuntimeError, NotImplementedError, RecursionError, MemoryError, OverflowError, OSError),
@@ -250,11 +271,6 @@ def building(shown: str) -> Iterator[None]:
     """
     try:
         yield
-    except pickle.UnpicklingError as error:
-        raise AgentFileError(
-            f"{shown} holds more than tensors where only tensors are loaded: {_line(error)}. "
-            "Save the agent again where it was trained."
-        ) from error
     except (
         *(RuntimeError, KeyError, IndexError, TypeError, AttributeError, EOFError, MemoryError, ValueError),
     ) as error:
@@ -303,20 +319,6 @@ def opened(path: File) -> Iterator[Any]:
         raise FileNotFoundError(f"There is no agent at {fspath(path)}; one is written by `model.save(path)`.")
     with place.open("rb") as file:
         yield file
-
-
-def _check_tensors(shown: str, name: str, content: bytes, max_bytes: int) -> None:
-    """Check an entry that torch wrote: a zip in the zip, whose unpacked size and checksums torch does not check."""
-    with reading(shown), zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > max_bytes:
-            raise AgentFileError(
-                f"{shown}: {name} unpacks to more than `max_bytes` = {max_bytes:,} bytes: raise that if you know the "
-                "file."
-            )
-        if broken := archive.testzip():  # torch compares no checksum
-            raise AgentFileError(
-                f"{shown}: {broken[:80]!r} of {name} was changed. Save it again, or use an unchanged copy."
-            )
 
 
 def _attributes(

@@ -20,13 +20,22 @@ from stable_baselines3 import DQN
 from stable_baselines3.common import utils
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import recursive_getattr, save_to_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, TrainFreq
 from stable_baselines3.common.utils import LinearSchedule, polyak_update, should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv
 
 from dynaq_algo.action_table import ActionTable, find_action_table, table_elsewhere
 from dynaq_algo.agent_attributes import check_attributes
-from dynaq_algo.agent_file import REMADE, building, read_agent, reading, write_agent
+from dynaq_algo.agent_file import (
+    REMADE,
+    building,
+    read_agent,
+    read_entries,
+    reading,
+    shown_path,
+    write_agent,
+)
 from dynaq_algo.arguments import (
     check_collecting,
     is_whole,
@@ -54,6 +63,7 @@ from dynaq_algo.plain_data import MAX_BYTES
 from dynaq_algo.policies import CandidatePolicy
 from dynaq_algo.replay import UNKNOWN, CandidateReplay, Transitions
 from dynaq_algo.target_values import TargetValues
+from dynaq_algo.tensor_file import fitting_state, read_parameters
 from dynaq_algo.transition_model import TransitionModel
 from dynaq_algo.validity import Validity
 from dynaq_algo.vec_env import (
@@ -682,7 +692,8 @@ class CandidateAlgorithm(DQN):
     ) -> None:
         """Save the agent without its replay, like SB3, but as JSON and tensors.
 
-        Of a table of actions only the path, the checksum and the number of rows are saved.
+        Of a table of actions only the path, the checksum and the number of rows are saved. `tensorboard_log` is not
+        saved: whoever loads the agent says where it writes.
 
         Args:
             path: The zip.
@@ -719,7 +730,8 @@ class CandidateAlgorithm(DQN):
         """Load what :meth:`save` wrote, like SB3. Nothing in the file is executed.
 
         The environment may show another number of candidates than in training, and its table of actions may have more
-        rows at the end.
+        rows at the end. The agent logs to TensorBoard only if `tensorboard_log` is given here. Optimisers get their
+        moments from the file, and their settings from the agent's arguments.
 
         Args:
             path: The zip.
@@ -748,15 +760,55 @@ class CandidateAlgorithm(DQN):
             # `_setup_model` compares what the agent reads instead.
             spaces_of_env = {"observation_space": env.observation_space, "action_space": env.action_space}
             custom_objects = {**spaces_of_env, **(custom_objects or {})}
-        data, file = read_agent(path, cls.saved_networks, custom_objects, max_bytes)
+        shown = shown_path(path)
+        data, entries = read_agent(path, custom_objects, max_bytes)
         data, kwargs = python_numbers(data), python_numbers(kwargs)
-        shown = path if isinstance(path, (str, PathLike)) else "the file"
         check_attributes(shown, data, cls)
-        if "gradient_steps" in (given := {**(custom_objects or {}), **kwargs}):
+        given = {**(custom_objects or {}), **kwargs}
+        if "gradient_steps" in given:
             data["_gradient_steps_by_default"] = given["gradient_steps"] is None
-        # SB3 reads only the tensors here. It unpickles nothing, because every attribute is given.
-        with building(str(shown)):
+        data["tensorboard_log"] = given.get("tensorboard_log")  # a file of an earlier version names a folder
+        params = read_parameters(entries, shown, cls.saved_networks, max_bytes)
+        # SB3 gets a file of checked tensors. It reads no attribute of that file, because every attribute is given.
+        file = io.BytesIO()
+        with building(shown):
+            save_to_zip_file(file, data=dict.fromkeys(data), params=params)
+            file.seek(0)
             return super().load(file, env=env, device=device, custom_objects=data, **kwargs)
+
+    def set_parameters(
+        self,
+        load_path_or_dict: str | Path | io.BufferedIOBase | Mapping[str, Any],
+        exact_match: bool = True,
+        device: th.device | str = "auto",
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        """Take the parameters of networks and the moments of optimisers, like SB3. Nothing in a file is executed.
+
+        Args:
+            load_path_or_dict: A zip of :meth:`save`, also of an earlier version or of SB3, of which only the tensors
+                are read; or what `get_parameters` gave.
+            exact_match: Whether each network and each optimiser must be there, with each of its parameters.
+            device: Not used; SB3's argument, but parameters stay on the device of the agent.
+            max_bytes: Largest uncompressed size of the file, 2 GiB by default.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            AgentFileError: If the file is not whole, was changed, holds more than tensors, or fits another agent.
+            ValueError, RuntimeError, KeyError: If a dictionary does not fit.
+        """
+        if not isinstance(load_path_or_dict, Mapping):
+            shown = shown_path(load_path_or_dict)
+            entries = read_entries(load_path_or_dict, max_bytes)
+            with building(shown):
+                self.set_parameters(read_parameters(entries, shown, self.saved_networks, max_bytes), exact_match)
+            return
+        parts = {name: recursive_getattr(self, name, None) for name in load_path_or_dict}
+        params: dict[str, Any] = {
+            name: fitting_state(parts[name], state) if isinstance(parts[name], th.optim.Optimizer) else state
+            for name, state in load_path_or_dict.items()
+        }
+        super().set_parameters(params, exact_match)
 
     def save_replay_buffer(self, path: str | PathLike[str]) -> None:  # type: ignore[override]
         """Save the replay to an .npz file, without pickle."""
@@ -883,7 +935,7 @@ class CandidateAlgorithm(DQN):
 
     def _excluded_save_params(self) -> list[str]:
         tables = ["action_features", "action_table", "_shown_table"]
-        own = ["pair_features", "anchors", "_validity", "_rngs"]
+        own = ["pair_features", "anchors", "_validity", "_rngs", "tensorboard_log"]
         return [*super()._excluded_save_params(), *tables, *own, *REMADE]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -25,7 +25,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.save_util import recursive_getattr, recursive_setattr
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
-from dynaq_algo.agent_file import AgentFileError, naming, place_of, reading, written_by
+from dynaq_algo.agent_file import AgentFileError, behind_link, naming, place_of, reading, written_by
 from dynaq_algo.arguments import require_names, require_whole
 from dynaq_algo.array_file import read_arrays
 from dynaq_algo.vec_env import GymnasiumVecEnv
@@ -120,13 +120,15 @@ class DynaQCheckpoint(BaseCallback):
 def new_folder(folder: str | PathLike[str]) -> Iterator[Path]:
     """An empty folder for a new checkpoint. It replaces `folder` once everything is written.
 
-    The old checkpoint is never lost, even if writing is interrupted: :func:`existing_folder` finds it.
+    The old checkpoint is never lost, even if writing is interrupted: :func:`existing_folder` finds it. The new folder
+    has its rights. A link stays a link, and the folder that it points to is replaced.
 
     Raises:
         FileExistsError: If `folder` is a file, or holds files but no checkpoint. They are left as they are.
         OSError: If the folder cannot be written; the message names the path.
     """
-    folder = Path(os.path.abspath(place_of(folder)))  # noqa: PTH100 (so it has a name, also if it ended with "..")
+    folder = behind_link(place_of(folder))
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100 (so it has a name, also if it ended with "..")
     new, old = _beside(folder, "new"), _beside(folder, "old")
     _restore_interrupted(folder)
     if folder.is_file() or (folder.is_dir() and not (folder / _STATE).exists() and any(folder.iterdir())):
@@ -137,6 +139,8 @@ def new_folder(folder: str | PathLike[str]) -> Iterator[Path]:
     try:
         with naming(folder):
             new.mkdir(parents=True)
+            if folder.exists():
+                shutil.copymode(folder, new)
             yield new
             if folder.exists():
                 shutil.rmtree(old, ignore_errors=True)  # a kill may have left `old` after a new checkpoint was in place
@@ -155,7 +159,7 @@ def existing_folder(folder: str | PathLike[str]) -> Path:
     Raises:
         FileNotFoundError: If the folder holds no checkpoint.
     """
-    folder = place_of(folder)
+    folder = behind_link(place_of(folder))
     _restore_interrupted(folder)
     if not (folder / _STATE).exists():
         raise FileNotFoundError(f"{folder} holds no checkpoint; write one by `model.save_checkpoint(folder)`.")

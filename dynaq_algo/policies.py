@@ -23,7 +23,8 @@ from dynaq_algo.arguments import require_row, require_sizes
 from dynaq_algo.features import DistinctPairs, PairFeatures, candidates_of_ids, make_features
 from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask, refuse_nan
 from dynaq_algo.networks import PairNetwork, make_optimizer
-from dynaq_algo.plain_data import NotPlain, from_json, to_json
+from dynaq_algo.plain_data import MAX_BYTES, NotPlain, from_json, to_json
+from dynaq_algo.tensor_file import TensorReader, require_finite
 
 __all__ = ["CandidatePolicy", "masked"]
 
@@ -230,6 +231,7 @@ class CandidatePolicy(BasePolicy):
         path: str,
         device: th.device | str = "auto",
         action_features: np.ndarray | str | PathLike[str] | None = None,
+        max_bytes: int = MAX_BYTES,
     ) -> Self:
         """Load what :meth:`save` wrote. Nothing in the file is executed.
 
@@ -239,17 +241,21 @@ class CandidatePolicy(BasePolicy):
             action_features: For id observations, the table of the training run (n_actions, d_a), which may have more
                 rows at its end, or the path of an .npy file. The argument may be left out if the table of
                 the training run was an .npy file that is still there.
+            max_bytes: Largest uncompressed size of the file, 2 GiB by default.
 
         Raises:
-            AgentFileError: If it is not a policy of this version, is not whole, or holds code.
+            FileNotFoundError: If there is no such file.
+            AgentFileError: If it is not a policy of this version, is not whole, was changed, or holds code.
             ValueError: If candidates are ids, and `action_features` are missing or name other actions.
         """
+        with place_of(path).open("rb") as file:
+            saved = TensorReader(str(path), "policy", max_bytes).read(file)
         with building(str(path)):
-            saved = th.load(place_of(path), map_location=get_device(device), weights_only=True)
             if saved["format"] != FORMAT:
                 raise AgentFileError(f"{path} has the format {saved['format']!r:.80}, this version reads {FORMAT!r}.")
-            with reading(str(path)):
-                arguments = from_json(json.loads(saved["data"]))
+            require_finite(str(path), "policy", saved["state_dict"])
+            with reading(str(path), "policy"):
+                arguments = from_json(json.loads(saved["data"]), max_bytes)
             if CandidateLayout(arguments["observation_space"], arguments["action_space"]).uses_ids:
                 arguments["action_table"] = _saved_table(action_features, saved.get("action_table") or {})
             policy = cls(lr_schedule=cls._dummy_schedule, **arguments)

@@ -89,10 +89,7 @@ class GymnasiumVecEnv(VecEnv):
         if first is not None:
             consecutive = self._seeds == [first + i for i in range(self.num_envs)]
             seed = first if consecutive else list(self._seeds)
-        options = self._options[0] or None
-        if any(other != self._options[0] for other in self._options):
-            raise ValueError("`set_options` must be given one dict for all: a Gymnasium VectorEnv has one `options`.")
-        obs, infos = self.vector_env.reset(seed=seed, options=options)
+        obs, infos = self.vector_env.reset(seed=seed, options=self._options[0] or None)
         self.reset_infos = _split_infos(infos, self.num_envs)
         self.episode_returns[:] = 0
         self.episode_lengths[:] = 0
@@ -100,6 +97,19 @@ class GymnasiumVecEnv(VecEnv):
         self._reset_options()
         self._given = None
         return copy.deepcopy(obs)
+
+    def set_options(self, options: list[dict] | dict | None = None) -> None:
+        """Set the options of the next reset.
+
+        Args:
+            options: One dict, as `reset` of the vector environment takes it, or a list of one dict for each
+                environment. Each option of a list becomes an array with a row for each environment. `SyncVectorEnv`
+                and `AsyncVectorEnv` give all environments the same dict, so there the dicts of a list must be equal.
+
+        Raises:
+            ValueError: If the dicts of a list cannot be joined. The options that were set before then stay.
+        """
+        super().set_options(self._joined(options) if isinstance(options, (list, tuple)) else options)
 
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions for :meth:`step_wait`."""
@@ -195,7 +205,9 @@ class GymnasiumVecEnv(VecEnv):
     ) -> list[Any]:
         """Call the method once on the outermost vector layer that has it; else on each single environment.
 
-        A result with one entry per environment (an array, list or tuple) is split; any other is repeated.
+        A result of a vector layer with one entry per environment (an array, list or tuple) is split; any other is
+        repeated. If there are arguments the result is always repeated, because it then answers the arguments: its
+        length says nothing about the environments.
 
         Raises:
             AttributeError: If no layer and no environment has it.
@@ -205,7 +217,8 @@ class GymnasiumVecEnv(VecEnv):
         for layer in self._layers():
             if _has(layer, method_name):
                 result = getattr(layer, method_name)(*method_args, **method_kwargs)
-                split = isinstance(result, (np.ndarray, list, tuple)) and len(result) == self.num_envs
+                is_row = isinstance(result, (np.ndarray, list, tuple)) and len(result) == self.num_envs
+                split = is_row and not (method_args or method_kwargs)
                 return [result[i] if split else result for i in rows]
         if hasattr(base, "call"):
             results = base.call(method_name, *method_args, **method_kwargs)
@@ -228,6 +241,28 @@ class GymnasiumVecEnv(VecEnv):
         earlier = list(_arrays(last))
         is_new = last is not None and not any(np.may_share_memory(a, b) for a in _arrays(obs) for b in earlier)
         return obs if is_new else copy.deepcopy(obs)
+
+    def _joined(self, each: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Options of each environment as the one dict that `vector_env` takes."""
+        if len(each) != self.num_envs:
+            raise ValueError(
+                f"`options` must be one dict or a list of {self.num_envs}, one for each environment, got {len(each)}."
+            )
+        first = each[0]
+        if isinstance(self.vector_env.unwrapped, (SyncVectorEnv, AsyncVectorEnv)):
+            if all(_same(first, other) for other in each):
+                return first
+            raise ValueError(
+                f"`options` must be equal for all environments of {self.vector_env}, which gives each of them the same "
+                "dict. Make a DummyVecEnv or SubprocVecEnv to choose options for each."
+            )
+        for other in each:
+            if other.keys() != first.keys():
+                raise ValueError(
+                    "`options` must set the same options in every environment, got "
+                    f"{sorted(first)!r:.80} in one and {sorted(other)!r:.80} in another."
+                )
+        return {name: _stacked(name, [options[name] for options in each]) for name in first}
 
     def _layers(self) -> Iterator[VectorEnv]:
         layer: Any = self.vector_env
@@ -415,7 +450,9 @@ def what_is_read(env: VecEnv) -> dict[str, Any]:
           number; None if there are none;
         * `job_fields`: if the environments have this attribute;
         * `prior_sources`: if the environments name sources of a prior among the columns of `pairs`, a description of
-          each by name.
+          each by name;
+        * `source_settings`: if there are language models among these sources and the environments say how they ask
+          them. Agents that were saved by earlier versions lack this entry, and then it is not compared.
 
         The numbers of candidates and of actions are left out, because they may change.
     """
@@ -439,6 +476,8 @@ def what_is_read(env: VecEnv) -> dict[str, Any]:
         read["job_fields"] = list(fields)
     if sources := attribute_of(env, "prior_sources"):
         read["prior_sources"] = dict(sources)
+    if settings := attribute_of(env, "source_settings"):
+        read["source_settings"] = dict(settings)
     return read
 
 
@@ -503,6 +542,21 @@ def _can_reset_at_once(spec: EnvSpec) -> bool:
         return False
     make = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     return "autoreset_mode" in inspect.signature(make).parameters
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two options are equal, arrays in them included."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
+    return np.array_equal(one, other)
+
+
+def _stacked(name: str, values: Sequence[Any]) -> np.ndarray:
+    """An option's values in n environments as the rows of one array."""
+    shapes = {np.shape(value) for value in values}
+    if len(shapes) > 1:
+        raise ValueError(f"`options[{name!r}]` must have the same shape in every environment, got {sorted(shapes)}.")
+    return np.stack(values)
 
 
 def _has(layer: Any, name: str) -> bool:

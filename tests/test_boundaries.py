@@ -53,7 +53,7 @@ LAYERS = {
         {"arguments", "plain_data", "shown_ids", "validity", "weight_pull"},
         {"agent_file", "prior_trust"},
         {"prior_beliefs", "updated_matrix"},
-        {"array_file"},
+        {"array_file", "tensor_file"},
         {"layout", "action_table", "features", "replay", "vec_env"},
         {"outcome_inputs", "context_values", "transition_model"},
         {"forecasts"},

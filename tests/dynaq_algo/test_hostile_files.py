@@ -1,6 +1,7 @@
 """Files of agents from others: nothing in them is executed, and one line says what is wrong."""
 
 import base64
+import copy
 import io
 import json
 import os
@@ -29,11 +30,13 @@ from dynaq_algo import (
     DynaQCheckpoint,
     GaussianProcessBandit,
     LinearBandit,
+    tensor_file,
 )
 from dynaq_algo import agent_file as agent_files
 from dynaq_algo.__main__ import main
 from dynaq_algo.agent_file import AgentFileError, convert_agent
 from dynaq_algo.plain_data import CLASSES, OBJECTS, NotPlain, from_json, to_json
+from dynaq_algo.tensor_file import DTYPES, TensorReader, fitting_state
 
 
 class Canary:
@@ -107,6 +110,28 @@ def replaced(name, value):
     return lambda content, canary: {**content, name: value}
 
 
+def with_tensors(name, change):
+    """The agent's entries with tensors of one part changed in place."""
+
+    def make(content, _):
+        state = th.load(io.BytesIO(content[f"{name}.pth"]), weights_only=True)
+        change(state)
+        return torch_file(state)
+
+    return with_entry(f"{name}.pth", make)
+
+
+def with_moments(of="policy", **moments):
+    return with_tensors(f"{of}.optimizer", lambda state: state["state"][0].update(moments))
+
+
+def set_first_weight(value):
+    def change(state):
+        next(entry for entry in state.values() if isinstance(entry, th.Tensor)).reshape(-1)[0] = value
+
+    return change
+
+
 ARRAY = {":type:": "array", "dtype": "<f4", "shape": [2], "content": base64.b64encode(bytes(8)).decode()}
 HOSTILE = {
     "an attribute of pickled Python": lambda content, canary: with_data(gamma=pickled(canary))(content, canary),
@@ -154,6 +179,21 @@ HOSTILE = {
     "tensors that are a list": with_entry("policy.pth", lambda *_: torch_file([1, 2])),
     "truncated tensors": with_entry("policy.pth", lambda content, _: content["policy.pth"][:-100]),
     "tensors of nothing that there is": with_entry("os.system.pth", lambda *_: torch_file({})),
+    "tensors of a part of a network": with_entry("policy.q_net.pth", lambda *_: torch_file({})),
+    "weights that are no numbers": with_tensors("policy", set_first_weight(np.nan)),
+    "weights that are infinite": with_tensors("world_model", set_first_weight(np.inf)),
+    "a moment of another shape": with_moments(exp_avg=th.zeros(3)),
+    "a moment of another shape, of the world model": with_moments("world_model", exp_avg=th.zeros(3)),
+    "a moment that is a text": with_moments(exp_avg="x"),
+    "a moment that is no number": with_moments(exp_avg=th.full((8, 6), np.nan)),
+    "a moment of whole numbers": with_moments(exp_avg=th.zeros((8, 6), dtype=th.int64)),
+    "a count of steps that is a list": with_moments(step=th.zeros(5)),
+    "no moment": with_tensors("policy.optimizer", lambda state: state["state"][0].pop("exp_avg_sq")),
+    "moments of no weight": with_tensors("policy.optimizer", lambda state: state["state"].update({99: {}})),
+    "moments of other weights": with_tensors(
+        "policy.optimizer", lambda state: state["param_groups"][0].update(params=[1])
+    ),
+    "moments that are a list": with_entry("policy.optimizer.pth", lambda *_: torch_file([])),
 }
 
 
@@ -311,11 +351,21 @@ def test_an_agent_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     model = agent()
     model.save(tmp_path / "agent.zip")
     before = (tmp_path / "agent.zip").read_bytes()
-    monkeypatch.setattr(agent_files.Path, "chmod", lambda *_: 1 / 0)
+    monkeypatch.setattr(agent_files.Path, "replace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.save(tmp_path / "agent.zip")
     assert (tmp_path / "agent.zip").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["agent.zip"]
+
+
+def test_a_file_of_an_agent_does_not_say_where_the_loaded_agent_writes(tmp_path, saved):
+    agent(tensorboard_log=str(tmp_path / "own")).save(tmp_path / "agent.zip")
+    assert b"tensorboard" not in entries(tmp_path / "agent.zip")["data"]
+    write(tmp_path / "old.zip", with_data(tensorboard_log=str(tmp_path / "elsewhere"))(entries(saved), None))
+    DynaQ.load(tmp_path / "old.zip", make_toy(), device="cpu").learn(5).logger.close()
+    assert not (tmp_path / "elsewhere").exists()
+    for given in ({"tensorboard_log": "own"}, {"custom_objects": {"tensorboard_log": "own"}}):
+        assert DynaQ.load(tmp_path / "old.zip", make_toy(), device="cpu", **given).tensorboard_log == "own"
 
 
 def test_an_agent_is_saved_to_an_open_file_and_its_parameters_are_taken_from_one(tmp_path, saved):
@@ -329,6 +379,147 @@ def test_an_agent_is_saved_to_an_open_file_and_its_parameters_are_taken_from_one
     other = agent(seed=5)
     other.set_parameters(str(saved), device="cpu")
     np.testing.assert_array_equal(other.q_values(obs), model.q_values(obs))
+    old_agent(tmp_path / "old.zip")  # of SB3's own format, of which only the tensors are read
+    other.set_parameters(tmp_path / "old")
+    loaded = DynaQ.load(saved, device="cpu")
+    loaded.set_parameters(other.get_parameters())
+    np.testing.assert_array_equal(loaded.q_values(obs), other.q_values(obs))
+
+
+# ---------------------------------------------------------------------- tensors
+
+
+def test_what_torch_saves_is_read():
+    shared = th.arange(6.0)
+    value = {
+        **{str(dtype): th.tensor([0, 1, 5]).to(dtype) for dtype in DTYPES.values()},
+        "nested": OrderedDict(a=[1, 2.5, "ä", None, True, -3, 2**40, (), ((1,), "x")], b={3: th.tensor(7.0)}),
+        "transposed": th.arange(6.0).reshape(2, 3).T,
+        "rows": [shared[1:3], shared[::2], shared],
+        "parameter": nn.Parameter(th.ones(2)),
+        "nothing": th.zeros(0, 4),
+        "again": shared,
+    }
+    found = TensorReader("x", "agent", 10_000).read(io.BytesIO(torch_file(value)))
+    assert list(found) == list(value) and found["nested"]["a"] == value["nested"]["a"]
+    pairs = [(found["nested"]["b"][3], value["nested"]["b"][3]), *zip(found["rows"], value["rows"], strict=True)]
+    pairs += [(found[name], tensor) for name, tensor in value.items() if isinstance(tensor, th.Tensor)]
+    for one, wanted in pairs:
+        assert th.equal(one, wanted) and one.dtype == wanted.dtype
+        assert one.is_contiguous() and not one.requires_grad
+
+
+def lying(value, change):
+    """A file of torch's whose records were changed."""
+    content = entries(io.BytesIO(torch_file(value)))
+    buffer = io.BytesIO()
+    write(buffer, {name: change(name, entry) for name, entry in content.items()})
+    return buffer.getvalue()
+
+
+def with_description(description):
+    return lying({}, lambda name, entry: description if name.endswith("data.pkl") else entry)
+
+
+TWO = th.zeros(2)
+LIES = {
+    "bytes, which a function makes": (torch_file({"a": b"b"}), "asks for '_codecs encode'"),
+    "a tensor that repeats a number": (torch_file({"a": th.zeros(1).expand(10**12)}), "more than `max_bytes`"),
+    "a tensor that is there often": (torch_file([th.zeros(100)] * 200), "more than `max_bytes`"),
+    "numbers that are often in a tensor": (
+        torch_file([numbers.as_strided((100,), (1,)) for numbers in [th.zeros(100)] for _ in range(200)]),
+        "more than `max_bytes`",
+    ),
+    "fewer numbers than the file says": (
+        lying({"a": TWO}, lambda name, entry: entry[:4] if name.endswith("data/0") else entry),
+        "not as large as the file says",
+    ),
+    "a view beyond its numbers": (
+        lying({"a": TWO}, lambda name, entry: entry.replace(b"K\x00K\x02\x85", b"K\x01K\x02\x85")),
+        "out of bounds",
+    ),
+    "a shape of negative numbers": (
+        lying({"a": TWO}, lambda name, entry: entry.replace(b"K\x02\x85", b"J\xfe\xff\xff\xff\x85")),
+        "has a shape that is none",
+    ),
+    "numbers of another computer": (
+        lying({"a": TWO}, lambda name, entry: b"middle" if name.endswith("byteorder") else entry),
+        "another kind of computer",
+    ),
+    "a list within itself": (with_description(b"\x80\x02]q\x00h\x00a."), "repeats a container"),
+    "lists that double": (with_description(b"\x80\x02]q\x00]q\x01(h\x00h\x00e."), "repeats a container"),
+    "an entry of a list": (with_description(b"\x80\x02]X\x01\0\0\0aNs."), "no entry of a dictionary"),
+    "a key that is a tuple": (with_description(b"\x80\x02})Ns."), "no entry of a dictionary"),
+    "an item of a dictionary": (with_description(b"\x80\x02}Na."), "no list"),
+    "a call of a text": (with_description(b"\x80\x02X\x01\0\0\0a)R."), "no function"),
+    "a description without end": (with_description(b"\x80\x02" + b"0" * 10), "asks for 'POP'"),
+    "a description that says little at length": (with_description(b"\x80\x02" + b"]" * 10), "EOFError|exhausted"),
+    "too many steps": (with_description(b"\x80\x02" + b"]" * 200 + b"."), "more than 100 steps"),
+}
+
+
+@pytest.mark.parametrize("how", LIES)
+def test_tensors_are_no_more_than_the_file_holds_and_no_code(monkeypatch, how):
+    monkeypatch.setattr(tensor_file, "MOST_STEPS", 100 if how == "too many steps" else 10_000)
+    content, why = LIES[how]
+    with pytest.raises(AgentFileError, match=f"^x .*({why})") as refused:
+        TensorReader("x", "agent", 50_000).read(io.BytesIO(content))
+    assert "\n" not in str(refused.value)
+
+
+def test_tensors_of_all_parts_together_are_within_the_bound(tmp_path, saved):
+    path = tmp_path / "agent.zip"
+    padding = {f"{i}": th.zeros(1).expand(400_000) for i in range(4)}
+    for part in ("policy", "world_model", "anchors"):
+        write(path, {**entries(saved), f"{part}.pth": torch_file(padding)})
+        DynaQ.load(saved, device="cpu", max_bytes=7_000_000)
+        with pytest.raises(AgentFileError, match="do not fit the agent"):
+            DynaQ.load(path, device="cpu", max_bytes=7_000_000)
+    write(path, {**entries(saved), **{f"{part}.pth": torch_file(padding) for part in ("policy", "world_model")}})
+    with pytest.raises(AgentFileError, match="unpacks to more than `max_bytes` = 7,000,000 bytes"):
+        DynaQ.load(path, device="cpu", max_bytes=7_000_000)
+
+
+def test_settings_of_an_optimiser_are_those_of_the_agent_and_not_of_its_file(tmp_path, saved):
+    def change(state):
+        state["param_groups"][0].update(maximize=True, betas=(5.0, 7.0), eps=-1.0, lr=9.0, weight_decay=9.0)
+
+    write(tmp_path / "agent.zip", with_tensors("policy.optimizer", change)(entries(saved), None))
+    one, other = (DynaQ.load(path, make_toy(), device="cpu").learn(20) for path in (saved, tmp_path / "agent.zip"))
+    for name, values in one.policy.state_dict().items():
+        assert name == "_extra_state" or th.equal(values, other.policy.state_dict()[name])
+    assert one.policy.optimizer.param_groups[0]["betas"] == (0.9, 0.999)
+
+
+def test_parameters_from_a_hostile_file_or_a_dictionary_are_checked_too(tmp_path, saved):
+    write(tmp_path / "agent.zip", HOSTILE["a moment of another shape"](entries(saved), None))
+    model = agent().learn(20)
+    with pytest.raises(AgentFileError, match=r"agent\.zip holds tensors that do not fit"):
+        model.set_parameters(tmp_path / "agent.zip")
+    parameters = model.get_parameters()
+    parameters["world_model.optimizer"]["state"][0]["exp_avg"] = th.zeros(3)
+    with pytest.raises(RuntimeError, match=r"`exp_avg` of an optimiser must be numbers of the shape"):
+        agent().set_parameters(parameters)
+
+
+@pytest.mark.parametrize("name", ["Adadelta", "Adafactor", "Adagrad", "AdamW", "ASGD", "RMSprop", "Rprop", "SGD"])
+def test_any_optimiser_goes_on_where_it_stopped(name):
+    def make():
+        parameter = nn.Parameter(th.ones(2, 3))
+        options = {"momentum": 0.9} if name == "SGD" else {}
+        return parameter, getattr(th.optim, name)([parameter], lr=0.1, **options)
+
+    def step(parameter, optimizer):
+        parameter.grad = parameter.detach().square()
+        optimizer.step()
+        return parameter.detach()
+
+    (parameter, optimizer), (other, loaded) = make(), make()
+    step(parameter, optimizer)
+    other.data.copy_(parameter.data)
+    before = optimizer.state_dict()
+    loaded.load_state_dict(fitting_state(loaded, copy.deepcopy(before)))
+    th.testing.assert_close(step(other, loaded), step(parameter, optimizer), rtol=0, atol=0)
 
 
 # ---------------------------------------------------------------------- older agents and policies
@@ -389,6 +580,13 @@ def test_a_policys_own_file_is_data_too(tmp_path):
             CandidatePolicy.load(tmp_path / "policy.pt")
     with pytest.raises(ValueError, match="holds the class"):
         agent(policy_kwargs={"net_arch": [8], "activation_fn": Own}).policy.save(tmp_path / "policy.pt")
+    policy.save(tmp_path / "policy.pt")
+    with pytest.raises(AgentFileError, match=r"policy\.pt unpacks to more than `max_bytes` = 1,000 bytes"):
+        CandidatePolicy.load(tmp_path / "policy.pt", max_bytes=1_000)
+    set_first_weight(np.nan)(policy.state_dict())
+    policy.save(tmp_path / "policy.pt")
+    with pytest.raises(AgentFileError, match=r"policy\.pt: .*weight' of `policy` holds numbers that are not finite"):
+        CandidatePolicy.load(tmp_path / "policy.pt")
 
 
 # ---------------------------------------------------------------------- values as JSON

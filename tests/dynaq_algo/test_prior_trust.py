@@ -208,6 +208,23 @@ def test_an_agent_learns_whom_to_trust_and_its_file_says_what_it_read(make, give
         type(agent).load(tmp_path / "agent.zip", Told(described="other", terminate_at=1))
 
 
+def test_a_file_says_how_its_language_models_were_asked_and_earlier_files_do_not(tmp_path):
+    def asking(address):
+        env = Told(terminate_at=1)
+        if address is not None:
+            env.source_settings = {"right": address}
+        return env
+
+    for before, now in (("here", "here"), (None, "here")):
+        agent = LinearBandit(asking(before), prior_sources=["right"])
+        agent.save(tmp_path / "agent.zip")
+        assert LinearBandit.load(tmp_path / "agent.zip", asking(now)).reads["source_settings"] == {"right": now}
+    LinearBandit(asking("here"), prior_sources=["right"]).save(tmp_path / "agent.zip")
+    for other in ("there", None):
+        with pytest.raises(ValueError, match="`source_settings` was .*here.*, and is "):
+            LinearBandit.load(tmp_path / "agent.zip", asking(other))
+
+
 def test_plus_takes_sources_for_no_pair_features():
     bonus = {
         names: DynaQ.plus(Told(terminate_at=1), prior_sources=names or None, **ONE_BLOCK).exploration_bonus

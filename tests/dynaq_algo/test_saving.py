@@ -1,10 +1,12 @@
 """Zips and checkpoint folders."""
 
 import json
+import os
 import re
 import shutil
 import warnings
 import zipfile
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -60,6 +62,44 @@ def test_a_loaded_agent_may_train_on_more_environments(tmp_path):
     assert loaded.gradient_steps == -1
     loaded.learn(80)
     assert loaded._n_updates == 81 - 63
+
+
+FILES = {
+    "agent.zip": lambda model, path: model.save(path),
+    "replay": lambda model, path: model.save_replay_buffer(path),
+    "policy.pt": lambda model, path: model.policy.save(path),
+    "bandit.zip": lambda _, path: LinearBandit(make_toy()).save(path),
+    "checkpoint": lambda model, path: model.save_checkpoint(path),
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights and links are those of POSIX")
+@pytest.mark.parametrize("name", FILES)
+def test_files_have_the_rights_that_new_files_get_and_keep_those_they_had(tmp_path, name):
+    model, place = agent(make_toy()), tmp_path / name
+    for mask, mode in ((0o077, 0o700), (0o002, 0o775)):
+        before = os.umask(mask)
+        try:
+            FILES[name](model, tmp_path / str(mask) / name)
+            FILES[name](model, place)
+        finally:
+            os.umask(before)
+        for path in (tmp_path / str(mask)).rglob("*"):
+            assert path.stat().st_mode & 0o777 == mode & (0o777 if path.is_dir() else 0o666)
+    assert place.stat().st_mode & 0o077 == 0  # the first was for its owner alone
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights and links are those of POSIX")
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path, name):
+    model, real, link = agent(make_toy()), tmp_path / "large" / name, tmp_path / name
+    FILES[name](model, real)
+    link.symlink_to(Path("large") / name)
+    before = real.stat().st_ino
+    FILES[name](model, link)
+    assert link.is_symlink() and real.stat().st_ino != before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in real.parent.iterdir()] == [name]
 
 
 def test_an_agent_for_features_needs_no_environment(tmp_path):
@@ -499,6 +539,11 @@ def test_an_old_checkpoint_survives_a_write_that_fails(tmp_path, monkeypatch):
     monkeypatch.undo()
     model.save_checkpoint(folder)
     assert DynaQ.load_checkpoint(folder, make_toy(), device="cpu").num_timesteps == 20
+    # The same behind a link.
+    (tmp_path / "link").symlink_to("checkpoint")
+    shutil.move(folder, tmp_path / ".checkpoint.old")
+    assert DynaQ.load_checkpoint(tmp_path / "link", make_toy(), device="cpu").num_timesteps == 20
+    (tmp_path / "link").unlink()
     # Killed after the renames, while the old checkpoint was being removed.
     shutil.copytree(folder, tmp_path / ".checkpoint.old")
     model.learn(30)

@@ -1,5 +1,6 @@
 """The world model of what follows, and planning with it, where answers move the applicant."""
 
+import copy
 import itertools
 import math
 import warnings
@@ -384,6 +385,22 @@ def test_same_action_warns_once_why_where_answers_move_the_applicant():
         model.learn(5)
         DynaQ("CandidatePolicy", ladder(), bootstrap="max", seed=0)
         agent()
+
+
+def test_moments_of_another_shape_are_refused(learned):
+    model, other = learned.world_model, agent().learn(5, log_interval=None).world_model
+    for number in (0, 6):  # one of the parameters, and the actions' effects
+        state = model.get_extra_state()
+        state["adam"] = copy.deepcopy(state["adam"])
+        state["adam"]["state"][number]["exp_avg"] = th.zeros(3)
+        with pytest.raises(RuntimeError, match="`exp_avg` of an optimiser must be numbers of the shape"):
+            other.set_extra_state(state)
+    del state["adam"]["state"][6]  # as if the effects had not been learned yet
+    other.set_extra_state(state)
+    other.inputs._actions = dict.fromkeys(range(len(other.effects)), 0)
+    other._grow_effects()
+    assert len(other.effects) > len(state["effects"])
+    other.fit(np.random.default_rng(0))
 
 
 def test_without_progress_there_is_nothing_to_predict():

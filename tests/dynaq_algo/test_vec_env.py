@@ -168,6 +168,19 @@ def test_a_method_of_a_vector_wrapper_is_called_once():
     assert GymnasiumVecEnv(wrapped).env_is_wrapped(Counting) == [True] * 3
 
 
+@pytest.mark.parametrize("n_people", [2, 3, 4])
+def test_an_answer_to_arguments_is_not_split_whatever_its_length(n_people):
+    env = GymnasiumVecEnv(ToyVectorEnv(3, ids=True, pairs=True))
+    people, jobs = np.arange(n_people)[:, None], np.arange(8)
+
+    answers = env.env_method("pair_features", people, jobs)
+    (first,) = env.env_method("pair_features", people, job_ids=jobs, indices=0)
+
+    assert len(answers) == 3
+    for answer in (*answers, first):
+        np.testing.assert_array_equal(answer, pair_table()[people, jobs])
+
+
 def test_episodes_are_reported_only_if_monitored_and_evaluation_relies_on_it():
     for monitor in (True, False):
         env = GymnasiumVecEnv(sync(2, max_episode_steps=2), monitor=monitor)
@@ -210,9 +223,54 @@ def test_reset_options_are_passed_on_once():
     assert env.vector_env.options == {"level": 3}
     env.reset()
     assert env.vector_env.options is None
-    env.set_options([{"level": 3}, {"level": 4}])
-    with pytest.raises(ValueError, match="one dict for all"):
-        env.reset()
+
+
+@pytest.mark.parametrize(("one", "other"), [(3, 4), ([3, 5], [4, 6]), ("a", "b")], ids=str)
+def test_reset_options_of_each_environment_become_one_array(one, other):
+    class Recorder(ToyVectorEnv):
+        def reset(self, *, seed=None, options=None):
+            self.options = options
+            return super().reset(seed=seed)
+
+    env = GymnasiumVecEnv(Recorder(2))
+    env.set_options([{"level": one}, {"level": other}])
+    env.reset()
+    assert env.vector_env.options["level"].tolist() == [one, other]
+    env.reset()
+    assert env.vector_env.options is None
+
+
+@pytest.mark.parametrize(
+    ("each", "complaint"),
+    [
+        ([{"level": 3}], "one dict or a list of 2, one for each environment, got 1"),
+        ([{"level": 3}, {}], r"the same options in every environment, got \['level'\] in one and \[\] in another"),
+        ([{"level": 3}, {"level": [3, 4]}], r"`options\['level'\]` must have the same shape"),
+    ],
+)
+def test_reset_options_that_cannot_be_joined_are_refused_and_not_kept(each, complaint):
+    env = GymnasiumVecEnv(ToyVectorEnv(2))
+    with pytest.raises(ValueError, match=complaint):
+        env.set_options(each)
+    env.reset()
+
+
+def test_environments_that_get_the_same_options_take_equal_ones_only():
+    class Recorder(SyncVectorEnv):
+        def reset(self, *, seed=None, options=None):
+            self.options = options
+            return super().reset(seed=seed)
+
+    env = GymnasiumVecEnv(Recorder([make_toy] * 2, autoreset_mode=AutoresetMode.SAME_STEP))
+    env.set_options([{"level": np.arange(3), "of": {"a": 1}} for _ in range(2)])
+    env.reset()
+    assert env.vector_env.options["level"].tolist() == [0, 1, 2]
+    env.set_options({"level": np.arange(3)})
+    env.reset()
+    assert env.vector_env.options["level"].tolist() == [0, 1, 2]
+    for other in (np.arange(3) + 1, np.arange(2)):
+        with pytest.raises(ValueError, match="must be equal for all environments of .*Make a DummyVecEnv"):
+            env.set_options([{"level": np.arange(3)}, {"level": other}])
 
 
 def test_any_sb3_algorithm_trains_on_it():
