@@ -32,10 +32,9 @@ from jobrec_gym.market import SENIORITY_LEVELS
 from jobrec_gym.shown_text import as_text
 from jobrec_gym.simulators.base import DECISIONS
 
-__all__ = ["COOKIE", "application"]
+__all__ = ["application"]
 
-COOKIE = "jobrec_visit"
-_DAYS = 30
+_DAYS = 30  # how long the cookie lasts after the latest visit
 _SUGGESTED = 24  # how many skills of an occupation are suggested
 _TICKED = 8  # how many of these, the most frequent ones, are ticked at first
 _LEVELS = (1, 5)
@@ -90,6 +89,7 @@ class _Pages:
         self._visits = visits
         self._market = visits.market
         self._careers = careers
+        self._cookie = visits.files.cookie()
         self._occupations = _skills_by_occupation(visits.market)
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(str(files("experiments.web") / "templates")),
@@ -99,20 +99,21 @@ class _Pages:
         )
         self._templates.filters.update(exact=escape, named=_name_of)
         self._templates.globals.update(
-            belief_bar=belief_bar, said=_SAID, levels=SENIORITY_LEVELS, decisions=DECISIONS[::-1]
+            belief_bar=belief_bar, said=_SAID, levels=SENIORITY_LEVELS, decisions=DECISIONS[::-1], days=_DAYS
         )
 
     async def home(self, request: Request) -> Response:
         visit = await self._visit(request)
         if visit is None:
             page = self._start(request.query_params.get("occupation", ""))
-            return self._with_cookie(page, Visits.new_secret(request.cookies.get(COOKIE)))
-        return HTMLResponse(await run_in_threadpool(self._of_visit, visit))
+        else:
+            page = HTMLResponse(await run_in_threadpool(self._of_visit, visit))
+        return self._with_cookie(page, self._secret(request))
 
     async def start(self, request: Request) -> Response:
         async with request.form(max_files=1, max_fields=200) as form:
             person = await self._person(form)
-        secret = Visits.new_secret(request.cookies.get(COOKIE))
+        secret = self._secret(request)
         await run_in_threadpool(self._visits.begin, secret, person)
         return self._with_cookie(RedirectResponse("/", 303), secret)
 
@@ -130,7 +131,7 @@ class _Pages:
         if visit is not None:
             await run_in_threadpool(self._visits.forget, visit)
         response = RedirectResponse("/", 303)
-        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+        response.delete_cookie(self._cookie, path="/", httponly=True, samesite="lax")
         return response
 
     async def file(self, request: Request) -> Response:
@@ -147,7 +148,8 @@ class _Pages:
         visit = await self._visit(request)
         if visit is None:
             return RedirectResponse("/", 303)
-        return HTMLResponse(await run_in_threadpool(self._of_somebody, visit))
+        page = HTMLResponse(await run_in_threadpool(self._of_somebody, visit))
+        return self._with_cookie(page, self._secret(request))
 
     async def watch(self, request: Request) -> Response:
         async with request.form() as form:
@@ -184,7 +186,11 @@ class _Pages:
         return self._page("refused.html.j2", tab="", error=said, status=507)
 
     async def _visit(self, request: Request) -> Visit | None:
-        return await run_in_threadpool(self._visits.find, request.cookies.get(COOKIE))
+        return await run_in_threadpool(self._visits.find, request.cookies.get(self._cookie))
+
+    def _secret(self, request: Request) -> str:
+        """The secret in the visitor's cookie; a new one for a new visitor."""
+        return Visits.new_secret(request.cookies.get(self._cookie))
 
     async def _person(self, form: FormData) -> Person:
         resume = form.get("resume")
@@ -196,8 +202,14 @@ class _Pages:
         return Person.checked(_text(form, "occupation"), [*ticked, *written], self._market, level)
 
     def _with_cookie(self, response: Response, secret: str) -> Response:
-        """Sets the visitor's secret as a cookie. A form that is sent twice then belongs to one visitor."""
-        response.set_cookie(COOKIE, secret, max_age=_DAYS * 86_400, httponly=True, samesite="strict", path="/")
+        """Sets the visitor's secret as a cookie. A form that is sent twice then belongs to one visitor.
+
+        Each page of a visit sets the cookie anew, so that it lasts from the latest visit.
+        """
+        # Not "strict": browsers send no strict cookie when a link on another site leads here. The visitor would look
+        # like a new one, and lose the visit. Only POSTs change anything. Browsers send no lax cookie with another
+        # site's POST either, and `Protection` refuses it.
+        response.set_cookie(self._cookie, secret, max_age=_DAYS * 86_400, httponly=True, samesite="lax", path="/")
         return response
 
     def _page(self, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:

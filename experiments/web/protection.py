@@ -1,18 +1,23 @@
-"""Refuses requests from other sites' pages, and requests that are too large."""
+"""Refuses requests from other sites' pages, and requests that are too large or take too long."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["LOOPBACK", "MOST_BYTES", "Protection"]
+__all__ = ["LOOPBACK", "MOST_BYTES", "MOST_SECONDS", "Protection"]
 
 MOST_BYTES = 256 * 1024
 """Largest size of a request, in bytes. The form parser would write a larger résumé to the disk."""
+
+MOST_SECONDS = 60.0
+"""How long a request may take to arrive."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -26,22 +31,26 @@ _HEADERS = {
 }
 
 
-class _TooLarge(Exception):
-    """The body of a request is larger than :data:`MOST_BYTES`."""
+class _Refused(Exception):
+    """The body of a request is refused, with the response in ``args``."""
 
 
 class Protection:
-    """Middleware that refuses large requests and requests from other sites' pages, and adds security headers.
+    """Middleware that refuses large or slow requests and requests from other sites' pages, and adds security headers.
+
+    A request whose sender goes away before it is complete has no effect, and nothing is logged of it.
 
     Args:
         app: The application that answers all other requests.
         hosts: Host names by which requests may address the server; ``None`` for any. The names matter because another
             site's page could reach a server on loopback by a host name that points there (DNS rebinding).
+        most_seconds: How long the body of a request may take to arrive.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str] | None):
+    def __init__(self, app: ASGIApp, hosts: Collection[str] | None, most_seconds: float = MOST_SECONDS):
         self._app = app
         self._hosts = hosts
+        self._most_seconds = most_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
@@ -50,14 +59,20 @@ class Protection:
             return
         headers = Headers(scope=scope)
         refusal = self._refusal(scope["method"], headers)
-        n_bytes, has_begun = 0, False
+        n_bytes, is_whole, has_begun = 0, False, False
+        ends = asyncio.get_running_loop().time() + self._most_seconds
 
-        async def counted() -> Message:
-            nonlocal n_bytes
-            message = await receive()
+        async def limited() -> Message:
+            nonlocal n_bytes, is_whole
+            try:
+                async with asyncio.timeout_at(None if is_whole else ends):
+                    message = await receive()
+            except TimeoutError:
+                raise _Refused(_too_slow(self._most_seconds)) from None
             n_bytes += len(message.get("body", b""))
             if n_bytes > MOST_BYTES:
-                raise _TooLarge
+                raise _Refused(_too_large())
+            is_whole = not message.get("more_body", False)
             return message
 
         async def with_headers(message: Message) -> None:
@@ -74,11 +89,13 @@ class Protection:
             await refusal(scope, receive, with_headers)
             return
         try:
-            await self._app(scope, counted, with_headers)
-        except _TooLarge:
+            await self._app(scope, limited, with_headers)
+        except ClientDisconnect:
+            return
+        except _Refused as error:
             if has_begun:
                 raise
-            await _too_large()(scope, receive, with_headers)
+            await error.args[0](scope, receive, with_headers)
 
     def _refusal(self, method: str, headers: Headers) -> PlainTextResponse | None:
         host = headers.get("host", "")
@@ -98,6 +115,10 @@ class Protection:
 
 def _too_large() -> PlainTextResponse:
     return PlainTextResponse(f"A request may have {MOST_BYTES // 1024} kB at most.", 413, {"connection": "close"})
+
+
+def _too_slow(seconds: float) -> PlainTextResponse:
+    return PlainTextResponse(f"A request may take {seconds:g} seconds at most.", 408, {"connection": "close"})
 
 
 def _name(host: str) -> str:

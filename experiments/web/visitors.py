@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import threading
 import unicodedata
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from experiments.runs.folders import LOCK, RunError, of_the_system, write_text
+from experiments.runs.folders import RunError, of_the_system, write_text
 from jobrec_gym import LabourMarket
 from jobrec_gym.loaders.resumes import read_resume
 from jobrec_gym.shown_text import MOST_LETTERS
@@ -37,7 +38,10 @@ MOST_SKILLS = 60
 T = TypeVar("T")
 
 _END = b"\n"
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[^\W_]+")
+_COOKIE = re.compile(r"jobrec_visit_[0-9a-f]{16}")
+_SPAN = 7  # how many digits in a row are private, if a phone number has them
+_NO_WORDS = ("at", "dot", "http", "https", "www")  # a mail address or a link can be written with or without these
 
 
 class VisitError(ValueError):
@@ -109,7 +113,9 @@ def skills_in_text(text: str) -> list[str]:
 def person_of_resume(content: bytes, market: LabourMarket) -> Person:
     """Occupation title and skills of a JSON Resume. Nothing else from it is kept.
 
-    A title or skill is left out if it contains a name, mail address, phone number, address or link of the résumé.
+    A title or skill is left out if it contains a name, mail address, phone number, address or link of the résumé. Words
+    are compared without the signs between them. Of a phone number seven digits in a row are compared, of a link host
+    and path, and of an address also each street without its number, if need be abbreviated.
 
     Raises:
         VisitError: If the file is not a JSON Resume, or lists no skills.
@@ -117,42 +123,81 @@ def person_of_resume(content: bytes, market: LabourMarket) -> Person:
     try:
         resume = json.loads(content)
         row = read_resume(resume)
-        private = set(_private_words(resume.get("basics")))
+        private = list(_private_texts(resume.get("basics")))
     except (ValueError, RecursionError):
         raise VisitError("The file is no JSON Resume: see https://jsonresume.org/schema.") from None
     # One pattern for all words, because a file of thousands of names and skills would take minutes word by word.
-    said = re.compile(rf"@|://|(?<!\w)(?:{'|'.join(map(re.escape, private))})(?!\w)" if private else "@|://")
-    skills = [skill for skill in (*row["hard"], *row["soft"]) if not said.search(_alike(skill))]
+    patterns = {pattern for name, text in private for pattern in _patterns(name, text)}
+    said = re.compile(rf"(?<!\S)(?:{'|'.join(patterns)})(?!\S)") if patterns else None
+    digits = {span for _, text in private for span in _spans(text)}
+
+    def is_private(text: str) -> bool:
+        alike = _alike(text)
+        has_words = said is not None and said.search(" ".join(_words(alike))) is not None
+        return "@" in alike or "://" in alike or has_words or not digits.isdisjoint(_spans(alike))
+
+    skills = [skill for skill in (*row["hard"], *row["soft"]) if not is_private(skill)]
     if not skills:
         raise VisitError("The résumé lists no skills (its section skills): pick an occupation instead.")
-    title = "" if said.search(_alike(row["title"])) else row["title"]
-    return Person.checked(title, skills, market)
+    return Person.checked("" if is_private(row["title"]) else row["title"], skills, market)
 
 
-def _private_words(value: Any, name: str = "basics") -> Iterator[str]:
-    """Texts of the section ``basics`` that identify a person or their address, in lower case."""
+def _private_texts(value: Any, name: str = "basics") -> Iterator[tuple[str, str]]:
+    """Entries of the section ``basics`` that identify a person or their address: names and texts, in one spelling."""
     if isinstance(value, Mapping):
         for inner_name, inner in value.items():
             # "GitHub" is a network and also a skill; "IT" is Italy and also a skill. Neither identifies a person.
             if inner_name not in ("label", "summary", "image", "network", "countryCode"):
-                yield from _private_words(inner, inner_name)
+                yield from _private_texts(inner, inner_name)
     elif isinstance(value, list):
         for inner in value:
-            yield from _private_words(inner, name)
-    elif isinstance(value, str) and (text := _alike(value).strip()):
-        yield text
-        # Each part of a name that has three letters or more.
-        yield from (part for part in _WORD.findall(text) if name == "name" and len(part) > 2)
+            yield from _private_texts(inner, name)
+    elif isinstance(value, str | int):  # a phone number can be a number
+        yield name, _alike(str(value))
+
+
+def _patterns(name: str, text: str) -> Iterator[str]:
+    """Regular expressions for an entry of ``basics``. They are searched in words with one space between them."""
+    words = _words(text)
+    if words:
+        yield " ".join(words)
+    if name == "name":
+        yield from (word for word in words if len(word) > 2)
+    elif name == "address":
+        for part in re.split(r"[,;\n]", text):
+            if street := [word for word in _words(part) if word.isalpha()]:
+                yield _street(street)
+    elif "/" in text and (link := _words(re.split("[?#]", text)[0])):
+        yield " ".join(link)
+
+
+def _street(words: Sequence[str]) -> str:
+    """A regular expression for the words of a street. Its last word may be abbreviated: "Elm St", "Hauptstr"."""
+    *first, last = words
+    return " ".join([*first, rf"{last[0]}\w*"]) if first else f"{last.removesuffix('asse')}(?:asse)?"
+
+
+def _spans(text: str) -> Iterator[str]:
+    """All runs of as many digits as identify a phone number, whatever signs are between the digits."""
+    for digits in re.findall(rf"\d{{{_SPAN},}}", re.sub(r"[\W_]", "", text)):
+        yield from (digits[start : start + _SPAN] for start in range(len(digits) - _SPAN + 1))
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in _WORD.findall(text) if word not in _NO_WORDS]
 
 
 def _alike(text: str) -> str:
     """A text in lower case and in one spelling: an accent can be a letter's part or a sign of its own."""
     spelt = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(letter for letter in spelt if unicodedata.category(letter) != "Cf")  # Cf: invisible signs
+    letters = (str(int(letter)) if letter.isdecimal() else letter for letter in spelt)  # digits of other scripts
+    return "".join(letter for letter in letters if unicodedata.category(letter) != "Cf")  # Cf: invisible signs
 
 
 class VisitorFiles:
     """The files of all visitors. Each visitor has a folder with ``person.jsonl``, ``log.jsonl`` and ``somebody.json``.
+
+    Beside these folders ``cookie.txt`` has the name of the visitors' cookie.
 
     A folder's name is the visitor's id. The id is a digest of the secret in the visitor's cookie, so that nobody can
     take over a visit by reading its log.
@@ -172,6 +217,26 @@ class VisitorFiles:
         """The id of the visitor with this secret."""
         return hashlib.sha256(secret.encode()).hexdigest()[:20]
 
+    def cookie(self) -> str:
+        """The name of the cookie with a visitor's secret. It is chosen once, at random, and stays with the folder.
+
+        Browsers send a cookie to all ports of a host. With one name two servers would replace each other's cookies.
+
+        Raises:
+            RunError: If the file with the name is not whole.
+            OSError: If it cannot be written.
+        """
+        file = self._folder / "cookie.txt"
+        if not file.exists():
+            write_text(file, f"jobrec_visit_{secrets.token_hex(8)}")
+        name = file.read_bytes().decode(errors="replace").strip()
+        if not _COOKIE.fullmatch(name):
+            raise RunError(
+                f"{file} must have the name of the visitors' cookie, jobrec_visit_ and 16 hexadecimal digits, and has "
+                f"{name!r:.40}. Put it right. If you remove it, a new name is chosen, and no earlier visit is found."
+            )
+        return name
+
     def add(self, visitor_id: str, person: Person) -> None:
         """Keeps a new visitor.
 
@@ -181,7 +246,7 @@ class VisitorFiles:
         """
         folder = self._folder / visitor_id
         with self._adding:  # two who come at once are counted one after the other
-            n_kept = sum(one.name != LOCK for one in self._folder.iterdir()) if self._folder.is_dir() else 0
+            n_kept = sum(one.is_dir() for one in self._folder.iterdir()) if self._folder.is_dir() else 0
             if self._most is not None and n_kept >= self._most:
                 raise VisitError(
                     f"This page keeps at most {self._most:,} visitors, and has as many already. Nothing was kept."

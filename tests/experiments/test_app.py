@@ -29,11 +29,11 @@ from starlette.testclient import TestClient
 
 from experiments.runs.folders import RunError, write_text
 from experiments.web import careers
-from experiments.web.application import COOKIE, application
+from experiments.web.application import application
 from experiments.web.careers import BANDIT, BEST, COSINE, planner
 from experiments.web.charts import belief_bar, lines
 from experiments.web.load import measured
-from experiments.web.protection import LOOPBACK, MOST_BYTES
+from experiments.web.protection import LOOPBACK, MOST_BYTES, Protection
 from experiments.web.serving import bound, locked, pages_of, serve, session_table
 from experiments.web.visitors import Answer, Person, VisitError, VisitorFiles, person_of_resume, skills_in_text
 from jobrec_gym import load_interactions, load_market
@@ -87,8 +87,13 @@ def asked(page):
     return html.unescape(re.search(r'name="job" value="([^"]+)"', page)[1])
 
 
+def secret_of(client):
+    (secret,) = client.cookies.values()
+    return secret
+
+
 def visit_of(client, pages):
-    return pages[0].find(client.cookies[COOKIE])
+    return pages[0].find(secret_of(client))
 
 
 def test_a_visit_moves_the_list_and_says_why(client, pages):
@@ -151,7 +156,7 @@ def test_answers_survive_a_restart_and_teach_the_same_agent(client, pages, world
     before = visit_of(client, pages)
 
     again = pages_of(options(world))  # another process would do no more
-    after = again[0].find(client.cookies[COOKIE])
+    after = again[0].find(secret_of(client))
 
     assert after is not before and after.person == before.person
     assert after.recommender.answered == before.recommender.answered and len(after.recommender.answered) == 3
@@ -173,7 +178,7 @@ def test_answers_are_a_log_that_an_agent_reads(client, pages):
 
     assert len(log) == 1 and market.job(int(log.job_ids[0])).key == job and log.reward.tolist() == [0.5]
     assert len(log.shown(0)) > 5
-    assert market.applicant(0).key == visit.visitor_id and client.cookies[COOKIE] not in visit.visitor_id
+    assert market.applicant(0).key == visit.visitor_id and secret_of(client) not in visit.visitor_id
     for name in ("log.jsonl", "person.jsonl"):
         sent = client.get(f"/{name}")
         assert sent.text == pages[0].files.log(visit.visitor_id).with_name(name).read_text()
@@ -260,10 +265,10 @@ def test_a_form_that_is_sent_twice_is_of_one_visitor(client, pages):
     folder = pages[0].files.log("x").parents[1]
     before = set(folder.iterdir()) if folder.exists() else set()
     client.get("/")
-    secret = client.cookies[COOKIE]
+    secret = secret_of(client)
     begin(client)
     begin(client, skills=["cooking"])
-    assert client.cookies[COOKIE] == secret
+    assert secret_of(client) == secret
     assert {path.name for path in set(folder.iterdir()) - before} == {VisitorFiles.id_of(secret)}
     assert "cooking" not in visit_of(client, pages).person.hard
 
@@ -281,7 +286,29 @@ def test_no_more_visitors_are_kept_than_was_said(world, tmp_path):
     late = client_of(pages)
     page = late.post("/start", data={"skill": "SQL"})
     assert page.status_code == 422 and "This page keeps at most 1 visitors, and has as many already" in page.text
-    assert len(list(tmp_path.iterdir())) == 1 and "Who are you?" in late.get("/").text
+    assert len(list(tmp_path.glob("*/"))) == 1 and "Who are you?" in late.get("/").text
+
+
+def test_each_folder_has_a_cookie_of_its_own_that_stays_when_it_is_moved(pages, world, tmp_path):
+    other = pages_of(options(world, visitors=str(tmp_path / "before")))
+    both = client_of(pages)
+    page = begin(both)
+    visit = visit_of(both, pages)
+    both.post("/answer", data={"job": asked(page), "decision": "save"})
+
+    second = client_of(other)
+    second.cookies = both.cookies  # a browser sends the cookies of one host to all its ports
+    begin(second)
+    second.post("/forget")
+    both.cookies = second.cookies
+    assert visit.visitor_id in both.get("/log.jsonl").text and "1 answer so far" in both.get("/").text
+
+    name = other[0].files.cookie()
+    moved = (tmp_path / "before").rename(tmp_path / "after")
+    assert VisitorFiles(moved).cookie() == name != pages[0].files.cookie()
+    (moved / "cookie.txt").write_text("jobrec_visit; Domain=example.org")
+    with pytest.raises(RunError, match=r"cookie\.txt must have the name of the visitors' cookie, .*'jobrec_visit; D"):
+        VisitorFiles(moved).cookie()
 
 
 def test_a_second_server_on_the_same_folder_is_refused_by_the_address_of_the_first(world, tmp_path):
@@ -380,7 +407,7 @@ def test_nothing_is_kept_of_who_forgets(client, pages):
     assert folder.is_dir()
     page = client.post("/forget").text
     assert "Who are you?" in page and not folder.exists()
-    assert VisitorFiles.id_of(client.cookies[COOKIE]) != folder.name, "who comes next is somebody else"
+    assert VisitorFiles.id_of(secret_of(client)) != folder.name, "who comes next is somebody else"
 
 
 @pytest.mark.parametrize("name", ["person.jsonl", "somebody.json"])
@@ -391,7 +418,8 @@ def test_a_file_of_a_visitor_that_is_not_whole_is_told_in_words(client, pages, w
     file = pages[0].files.log(visit_of(client, pages).visitor_id).with_name(name)
     file.write_text(content)
     again = client_of(pages_of(options(world)))
-    page = again.get("/somebody", headers={"cookie": f"{COOKIE}={client.cookies[COOKIE]}"})
+    again.cookies = client.cookies
+    page = again.get("/somebody")
     assert page.status_code == 500 and f"{name} is not whole" in page.text
 
 
@@ -451,6 +479,43 @@ def test_a_title_that_is_a_name_is_left_out(pages):
     assert person_of_resume(json.dumps(resume).encode(), pages[0].market).title == ""
 
 
+PRIVATE = {
+    "name": "Jane Doe",
+    "phone": "(912) 555-4321 ext. 7",
+    "email": "jd@mail.example",
+    "url": "https://www.janedoe.dev/?lang=en",
+    "location": {"address": "12 Elm Street, Apt 4"},
+    "profiles": [{"url": "http://code.example/jd9/"}],
+}
+
+
+@pytest.mark.parametrize(
+    "skill",
+    [
+        *("call 912-555-4321", "912 555 4321", "+1 912.555.4321, evenings", "555/4321", "٩١٢٥٥٥٤٣٢١"),
+        *("see janedoe.dev", "www.JaneDoe.dev/cv", "code.example/jd9", "jd (at) mail [dot] example"),
+        *("12 Elm St.", "Elm Street", "elm-str", "12, Elm Street"),
+    ],
+)
+def test_what_is_private_in_a_resume_is_so_in_any_spelling(pages, skill):
+    for basics in (PRIVATE, {**PRIVATE, "phone": 9125554321}):
+        resume = {"basics": {**basics, "label": skill}, "skills": ["SQL", skill]}
+        person = person_of_resume(json.dumps(resume).encode(), pages[0].market)
+        assert person == Person("", ("SQL",), ())
+
+
+@pytest.mark.parametrize(("address", "skill"), [("Hauptstraße 5", "in der Hauptstr."), ("Hauptstr. 5", "HAUPTSTRASSE")])
+def test_a_street_of_one_word_is_private_when_abbreviated(pages, address, skill):
+    resume = {"basics": {"location": {"address": address}}, "skills": ["SQL", skill]}
+    assert person_of_resume(json.dumps(resume).encode(), pages[0].market).hard == ("SQL",)
+
+
+def test_skills_that_are_only_like_something_private_are_kept(pages):
+    skills = ("Elm", "ISO 9001:2015", "12 factor apps", "code review", "C++", "dev tools", "good at SQL", "555 timers")
+    resume = {"basics": PRIVATE, "skills": list(skills)}
+    assert person_of_resume(json.dumps(resume).encode(), pages[0].market).hard == skills
+
+
 def test_an_alias_in_a_list_is_private_and_a_network_or_country_is_none(pages):
     basics = {"aliases": ["Countess"], "location": {"countryCode": "IT"}, "profiles": [{"network": "GitHub"}]}
     resume = {"basics": basics, "skills": ["countess", "IT support", "GitHub"]}
@@ -503,7 +568,7 @@ def test_others_are_answered_while_a_resume_is_read(client, monkeypatch):
 )
 def test_what_is_no_resume_is_refused_in_words(client, content, said):
     page = client.post("/start", files={"resume": ("x.json", content, "application/json")})
-    assert page.status_code == 422 and said in page.text and COOKIE not in client.cookies
+    assert page.status_code == 422 and said in page.text and not client.cookies
 
 
 def test_a_large_upload_is_refused_before_it_is_read(client):
@@ -590,12 +655,95 @@ def test_every_answer_forbids_scripts_and_styles_of_others(client):
 
 def test_the_cookie_is_kept_from_scripts_and_other_sites(client):
     sent = client.post("/start", data={"skill": "SQL"}, follow_redirects=False).headers["set-cookie"].lower()
-    assert "httponly" in sent and "samesite=strict" in sent
+    assert "httponly" in sent and "samesite=lax" in sent
+
+
+def test_to_open_a_page_changes_no_file_so_another_site_may_link_to_it(client, pages, world):
+    page = begin(client)
+    client.post("/answer", data={"job": asked(page), "decision": "save"})
+    client.post("/somebody", data={"steps": "1"})
+
+    def kept():
+        return {file: file.read_bytes() for file in (world / "visitors").rglob("*") if file.is_file()}
+
+    before = kept()
+    foreign = {"origin": "http://evil.example", "sec-fetch-site": "cross-site"}
+    for address in ("/", "/?occupation=nurse", "/start", "/answer", "/forget", "/somebody", "/career", "/log.jsonl"):
+        for query in ("", f"{'&' if '?' in address else '?'}steps=1&another=yes&decision=apply"):
+            for ask in (client.get, client.head):
+                assert ask(f"{address}{query}", headers=foreign).status_code in (200, 405)
+    assert kept() == before and len(visit_of(client, pages).recommender.answered) == 1
+
+
+def test_the_cookie_lasts_from_the_latest_page_of_a_visit(client):
+    secret = begin(client) and secret_of(client)
+    for address in ("/", "/somebody"):
+        page = client.get(address)
+        (sent,) = page.headers.get_list("set-cookie")
+        assert f"={secret}; " in sent and "Max-Age=2592000;" in sent
+    assert "within 30 days" in client.get("/").text
+    client.post("/forget")
+    assert "until you have not been here for 30 days" in client.get("/").text
+
+
+POST = {
+    "type": "http",
+    "method": "POST",
+    "path": "/start",
+    "query_string": b"",
+    "headers": [(b"host", b"localhost"), (b"content-type", b"application/x-www-form-urlencoded")],
+}
+
+
+async def answered(app, receive):
+    """What an application sends to a browser."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    await app(dict(POST), receive, send)
+    return sent
+
+
+def test_who_goes_away_while_sending_is_no_error(pages):
+    parts = iter([{"type": "http.request", "body": b"skill=S", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive():
+        return next(parts)
+
+    assert asyncio.run(answered(application(*pages), receive)) == []
+
+
+def test_a_request_that_does_not_arrive_is_refused(pages):
+    app = Protection(application(*pages), LOOPBACK, most_seconds=0.01)
+
+    async def receive():
+        return await asyncio.get_running_loop().create_future()
+
+    start, body = asyncio.run(answered(app, receive))
+    assert start["status"] == 408 and (b"connection", b"close") in start["headers"]
+    assert body["body"] == b"A request may take 0.01 seconds at most."
+
+
+def test_after_a_request_has_arrived_its_answer_may_take_long():
+    async def slow(scope, receive, send):
+        assert (await receive())["body"] == b"a=b"
+        assert (await receive())["type"] == "http.disconnect"
+
+    async def receive():
+        if parts:
+            return parts.pop()
+        await asyncio.sleep(0.05)
+        return {"type": "http.disconnect"}
+
+    parts = [{"type": "http.request", "body": b"a=b", "more_body": False}]
+    assert asyncio.run(answered(Protection(slow, LOOPBACK, most_seconds=0.01), receive)) == []
 
 
 @pytest.mark.parametrize("secret", ["", "x", "../../etc", "a" * 5_000])
-def test_a_cookie_of_nobody_begins_anew(client, secret):
-    assert "Who are you?" in client.get("/", headers={"cookie": f"{COOKIE}={secret}"}).text
+def test_a_cookie_of_nobody_begins_anew(client, pages, secret):
+    assert "Who are you?" in client.get("/", headers={"cookie": f"{pages[0].files.cookie()}={secret}"}).text
 
 
 @pytest.mark.parametrize(
@@ -635,6 +783,13 @@ def test_an_address_that_cannot_be_listened_on_is_told_in_words(host, said):
         bound(host, first.getsockname()[1])
 
 
+def test_a_folder_that_cannot_be_made_is_told_in_words(tmp_path):
+    (tmp_path / "file").touch()
+    done = run_command("app", "port=0", f"folder={tmp_path / 'file' / 'app'}")
+    assert done.returncode == 1
+    assert done.stderr == f"error: {tmp_path / 'file' / 'app'}: Not a directory.\n"
+
+
 def test_one_warning_is_given_where_others_can_reach_it(pages, capsys, monkeypatch):
     import uvicorn
 
@@ -663,7 +818,7 @@ def test_somebody_else_answers_with_regret_beside_the_oracle(client, pages, worl
     assert [step.place for step in somebody.steps["cosine"]] == [0, 1, 2, 3, 4]
 
     again = pages_of(options(world))[0]
-    kept = again.somebody(again.find(client.cookies[COOKIE]))
+    kept = again.somebody(again.find(secret_of(client)))
     assert kept.steps == somebody.steps
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,4 +183,35 @@ def test_two_visitors_go_the_whole_way_and_a_kill_loses_nothing(folder):
                 visitor.fits()
                 assert violations(browser, visitor, f"{address}/career") == []
                 assert visitor.told == []
+        browser.close()
+
+
+def test_a_link_on_another_site_and_a_second_server_lose_no_visit(folder, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "other", ignore=shutil.ignore_patterns("visitors"))
+    with sync_playwright() as playwright, server(folder) as (address, _), server(other) as (second, _):
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        visitor = Visitor(browser, DESK)
+        page = visitor.page
+        visitor.begin(address)
+        visitor.answer("save")
+        (cookie,) = visitor.context.cookies()
+        foreign = f"""<img src="{address}/"><iframe src="{address}/" name="frame"></iframe><a href="{address}/">it</a>
+            <form method="post" action="{address}/forget"><button>delete</button></form>"""
+        visitor.context.route(
+            "http://elsewhere.example/", lambda asked: asked.fulfill(body=foreign, content_type="text/html")
+        )
+
+        page.goto("http://elsewhere.example/")
+        page.get_by_role("button").click()
+        page.get_by_text("This request comes from a page of another site.").wait_for()
+        page.goto("http://elsewhere.example/")
+        page.get_by_role("link", name="it").click()
+        page.get_by_text("1 answer so far").wait_for()
+
+        visitor.begin(second)
+        page.get_by_role("button", name="Delete it all").click()
+        page.get_by_role("heading", name="Who are you?").wait_for()
+        page.goto(address)
+        assert visitor.n_answers() == 1
+        assert cookie["value"] in [one["value"] for one in visitor.context.cookies()]
         browser.close()
