@@ -12,7 +12,7 @@ import dataclasses
 import math
 import numbers
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -24,6 +24,14 @@ from jobrec_gym.interactions import Interactions, LogError, ObservationForm, che
 from jobrec_gym.market import BLOCKS, LabourMarket, gathered, row_products
 from jobrec_gym.pair_features import PAIR_FEATURES, PairValues
 from jobrec_gym.prediction_powered import powered_mean, t_quantile
+from jobrec_gym.simulators.base import (
+    BoundSimulator,
+    SimulatorSpec,
+    UserSimulator,
+    bound_simulator,
+    checked_answers,
+    make_simulator,
+)
 
 __all__ = [
     "METHODS",
@@ -52,9 +60,10 @@ Method = Literal["ips", "snips", "dm", "dr"]
 _Bounds = tuple[float, float, float]  # a value and the ends of its interval
 RewardModel = Callable[[Ids, Ids], NDArray[np.floating]]
 PolicyFunction = Callable[[dict[str, NDArray[Any]]], ArrayLike]
-Judge = RewardModel | NDArray[np.floating]
-"""Predictions of rewards by somebody else, such as a language model: an array (n_applicants, n_jobs), or a function
-like the argument ``reward_model``, for instance a recording's ``expected_reward``."""
+Judge = RewardModel | NDArray[np.floating] | UserSimulator | BoundSimulator | SimulatorSpec
+"""Predictions of rewards by somebody else, such as a language model: an array (n_applicants, n_jobs), a function like
+the argument ``reward_model``, or a simulator or its spec, which is asked about each shown pair once. NaN means that a
+pair was not judged; a pair without an answer of the simulator (a status other than ``"ok"``) was not judged either."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -64,7 +73,7 @@ RELIABLE_FROM = 200
 RELIABLE_PEOPLE = 30
 """An estimate is called reliable from this effective number of people on."""
 
-_FOLD = 1
+_FOLD, _JUDGED = 1, 2
 _RESAMPLED = 1 << 22  # people drawn at once in a bootstrap
 _PAIRS = 1 << 14  # pairs whose vectors are looked up at once
 _NAMED = 10
@@ -272,7 +281,8 @@ def estimate_all(
             answer. The estimate is then prediction-powered. The method must be ``dr``. The judge takes the place of the
             reward model, and its weight depends on how well it predicts the answers. The interval is Student's t over
             people, see :func:`~jobrec_gym.prediction_powered.powered_mean`. A judge that knows nothing changes little.
-            Its weight and this interval are also those of the difference from a baseline.
+            Its weight and this interval are also those of the difference from a baseline. A shown pair that it did not
+            judge counts as the mean of the pairs that it judged, with a warning that counts such pairs.
         n_folds: Number of folds of people. A person's rewards are predicted by a model that was fitted to the other
             folds.
         level: Confidence level of the interval.
@@ -287,8 +297,8 @@ def estimate_all(
             other than ``"dm"`` is asked for. If its applicants change, because a one-step value says nothing about a
             career.
         ValueError: For an argument that is not allowed, for probabilities that do not sum to 1, for an agent whose ids
-            name other jobs than those of the log's market, and for a judge with another method than ``dr``, with
-            ``clip``, or with answers of fewer than three people.
+            name other jobs than those of the log's market, and for a judge that judged no pair, or with another method
+            than ``dr``, with ``clip``, or with answers of fewer than three people.
     """
     require_options(
         methods, epsilon=epsilon, clip=clip, n_folds=n_folds, level=level, n_resamples=n_resamples, seed=seed
@@ -297,7 +307,6 @@ def estimate_all(
         raise ValueError(f'`baseline` must be a policy, "uniform" for a uniform choice, or None, got {baseline!r:.80}.')
     if judge is not None:
         _check_judge(methods, clip, reward_model, reward_features)
-        reward_model = _as_model(judge, interactions.market)
     if interactions.moving:
         raise LogError(
             "the log is of applicants who change with their answers, as in JobRecCareer-v0: a one-step value says "
@@ -319,9 +328,10 @@ def estimate_all(
     if len(people) < 2:
         raise LogError("the log has only one person: an interval resamples people, and needs two or more.")
     of_pairs = None
-    if set(methods) & {"dm", "dr"}:
-        named = "reward_model" if judge is None else "judge"
-        of_pairs = _modelled(interactions, reward_model, reward_features, n_folds, seed, named)
+    if judge is not None:
+        of_pairs = _judged(judge, interactions)
+    elif set(methods) & {"dm", "dr"}:
+        of_pairs = _modelled(interactions, reward_model, reward_features, n_folds, seed)
     own = _Valued.of(chances, interactions, of_pairs, clip)
     other = None
     if baseline is not None:
@@ -436,16 +446,63 @@ def _check_judge(methods: Sequence[Method], clip: float | None, *models: RewardM
         )
 
 
-def _as_model(judge: Judge, market: LabourMarket) -> RewardModel:
-    if callable(judge):
-        return judge
-    table, shape = np.asarray(judge, np.float64), (len(market.applicants), len(market.jobs))
-    if table.shape != shape:
+def _judged(judge: Judge, log: Interactions) -> Floats:
+    """The judge's rewards of all shown pairs, end to end (total,).
+
+    Raises:
+        ValueError: If the judge has another form, or judged no pair.
+    """
+    assert log.shown_ids is not None  # the log has probabilities
+    if isinstance(judge, Mapping | UserSimulator | BoundSimulator):
+        of_pairs = _asked_once(judge, log)
+    elif callable(judge):
+        of_pairs = _rewards_by(judge, log, "judge")
+    else:
+        market = log.market
+        table, shape = _as_numbers(judge), (len(market.applicants), len(market.jobs))
+        if table.shape != shape:
+            raise ValueError(
+                f"`judge` must be an array (n_applicants, n_jobs) = {shape}, a function of applicant_ids (n, 1) and "
+                f"job_ids (n, k), or a simulator, got {type(judge).__name__} {table.shape or ''}."
+            )
+        of_pairs = table[np.repeat(log.applicant_ids, log.sizes), log.shown_ids]
+    missing = np.isnan(of_pairs)
+    if np.isinf(of_pairs).any() or missing.all():
         raise ValueError(
-            "`judge` must be a function of applicant_ids (n, 1) and job_ids (n, k), or an array "
-            f"(n_applicants, n_jobs) = {shape}, got {table.shape}."
+            "`judge` must give finite rewards of the shown pairs, and NaN where it did not judge one; "
+            f"{'it judged none' if missing.all() else 'some are infinite'}."
         )
-    return lambda applicant_ids, job_ids: table[applicant_ids, job_ids]
+    if n_missing := np.count_nonzero(missing):
+        warnings.warn(
+            f"`judge` did not judge {n_missing:,} of {len(of_pairs):,} shown pairs: each of them counts as the mean of "
+            "the others, which says nothing about it. Let it judge them too, or leave out their recommendations.",
+            stacklevel=4,
+        )
+        of_pairs = np.where(missing, of_pairs[~missing].mean(), of_pairs)
+    return of_pairs
+
+
+def _asked_once(judge: UserSimulator | BoundSimulator | SimulatorSpec, log: Interactions) -> Floats:
+    """A simulator's rewards of all shown pairs, end to end, NaN without an answer; equal pairs are asked once."""
+    assert log.shown_ids is not None  # the log has probabilities
+    n_jobs = len(log.market.jobs)
+    pairs, place = np.unique(np.repeat(log.applicant_ids, log.sizes) * n_jobs + log.shown_ids, return_inverse=True)
+    applicants, jobs = np.divmod(pairs, n_jobs)
+    bound: Any = judge if isinstance(judge, BoundSimulator) else bound_simulator(make_simulator(judge), log.market)
+    if hasattr(bound, "expected_reward") and getattr(bound, "draws", True):
+        rewards: Floats = bound.expected_reward(applicants, jobs)
+    else:
+        feedback = checked_answers(bound.feedback(applicants, jobs, hash64(_JUDGED, applicants, jobs)), len(jobs))
+        rewards = np.where(feedback.status == "ok", feedback.reward, np.nan)
+    return rewards[place]
+
+
+def _as_numbers(values: Any) -> Floats:
+    """An array of numbers; one without axes, which has no allowed shape, if the values are no numbers."""
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        return np.zeros(())
 
 
 def action_probabilities(policy: Policy, observation: dict[str, NDArray[Any]], epsilon: float = 0.0) -> Floats:
@@ -727,18 +784,16 @@ def _modelled(
     reward_features: RewardModel | None,
     n_folds: int,
     seed: int,
-    named: str,
 ) -> Floats:
-    """Expected rewards of all shown pairs, end to end (total,); error messages call the model ``named``."""
+    """Expected rewards of all shown pairs, end to end (total,)."""
     assert log.shown_offsets is not None and log.shown_ids is not None  # the log has probabilities
-    of_pairs = np.empty(len(log.shown_ids))
-    applicants, at = np.repeat(log.applicant_ids, log.sizes), log.shown_offsets[:-1] + log.chosen
     if reward_model is not None:
-        for places, values in _asked_by_size(reward_model, log):
-            if values.shape != places.shape or not np.isfinite(values).all():
-                raise ValueError(f"`{named}` must give finite rewards {places.shape}, got {values.shape}.")
-            of_pairs[places] = values
+        of_pairs = _rewards_by(reward_model, log, "reward_model")
+        if not np.isfinite(of_pairs).all():
+            raise ValueError("`reward_model` must give finite rewards, got some that are not.")
     else:
+        of_pairs = np.empty(len(log.shown_ids))
+        applicants, at = np.repeat(log.applicant_ids, log.sizes), log.shown_offsets[:-1] + log.chosen
         people = log.people
         fold_of = np.empty(len(people), np.int64)
         # Folds get equal shares of people in a hashed order, so that even two people are in different folds.
@@ -754,6 +809,19 @@ def _modelled(
             if not len(others):
                 raise LogError("all answers are from one person: there are no others to fit a model on.")
             of_pairs[own] = RidgeRewards(numbers[at[others]], log.reward[others])(numbers[own])
+    return of_pairs
+
+
+def _rewards_by(function: RewardModel, log: Interactions, named: str) -> Floats:
+    """Rewards (total,) of all shown pairs, end to end, by a user's function, which error messages call ``named``."""
+    assert log.shown_ids is not None  # the log has probabilities
+    of_pairs = np.empty(len(log.shown_ids))
+    for places, values in _asked_by_size(function, log):
+        if values.shape != places.shape:
+            raise ValueError(
+                f"`{named}` must give finite rewards {places.shape}, got {values.shape or 'no array of numbers'}."
+            )
+        of_pairs[places] = values
     return of_pairs
 
 
@@ -781,7 +849,7 @@ def _asked_by_size(function: RewardModel, log: Interactions) -> Iterator[tuple[N
     assert log.shown_offsets is not None  # the log has probabilities
     for size in np.unique(log.sizes):
         rows = np.flatnonzero(log.sizes == size)
-        values = np.asarray(function(log.applicant_ids[rows, None], log.sets(rows)), np.float64)
+        values = _as_numbers(function(log.applicant_ids[rows, None], log.sets(rows)))
         yield log.shown_offsets[rows][:, None] + np.arange(size), values
 
 

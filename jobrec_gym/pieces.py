@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 __all__ = ["first_sentences", "windows"]
 
-# A sentence ends at a full stop, a question mark or an exclamation mark that white space follows, at the wide form of
-# such a mark, and at the end of a line.
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])|\n\s*")  # noqa: RUF001
+# A sentence ends at a full stop, a question mark or an exclamation mark that white space follows, at such a mark of
+# another script (wide forms, danda, Arabic, Urdu, Armenian, Ethiopic, Burmese, Khmer), and at the end of a line.
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？।॥؟۔։።။។])|\n\s*")  # noqa: RUF001
 _WORD_END = re.compile(r"\s+")
 
 TokenCount = Callable[[Sequence[str]], Sequence[int]]

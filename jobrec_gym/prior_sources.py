@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -41,8 +42,8 @@ class SourcedPairValues(PairValues):
     * A simulator or its spec. The value is the probability that a planted truth or a recorded or live language
       model gives for an application. If the model gives none, the value is the reward of its decision, clipped to
       [0, 1]: with the default rewards a click and an ignored job are both 0. A live model is asked only about the pairs
-      that are shown, and its own ``Budget`` caps the cost. A pair that the model does not answer gets
-      an average: (0.5 + the sum of the model's values so far) / (1 + their number).
+      that are shown, and its own ``Budget`` caps the cost. A pair that the model does not answer gets an average of
+      this column: (0.5 + the sum of the answered pairs' values so far) / (1 + their number).
     * ``{"values": any of these, "less_job_mean": True}``: from each value, the mean of the source's values for the same
       job is subtracted. For an array, a recording, a planted truth or the cosine, this is the mean over all applicants.
       For a function or a live model the mean is unknown, so give the means themselves,
@@ -60,6 +61,9 @@ class SourcedPairValues(PairValues):
     Attributes:
         is_live: Whether any source is asked, at a cost, instead of looked up.
         described: Mapping of names to descriptions; equal sources have equal descriptions.
+        settings: Mapping of the names of live language models to what else their answers depend on: address, sampling
+            and, in mode ``"decision"``, the order of the decisions. Agents that were saved by earlier versions know
+            descriptions but not these.
 
     Raises:
         ValueError: For a name that is already a feature's, a source of another kind, or numbers of another shape or out
@@ -88,8 +92,14 @@ class SourcedPairValues(PairValues):
         self._sources = {name: source for name, (source, _, _) in opened.items()}
         self.described = {name: described for name, (_, described, _) in opened.items()}
         self._live = {name: live for name, (_, _, live) in opened.items() if live is not None}
+        self.settings = {name: live.settings for name, live in self._live.items() if live.settings}
         self.is_live = bool(self._live)
         self.names = (*self.names, *sources)
+
+    @property
+    def live(self) -> list[LiveSource]:
+        """The sources that are asked."""
+        return list(self._live.values())
 
     def get_state(self) -> dict[str, Any]:
         """What changes as live models are asked, by source, in plain JSON: empty if no source is live."""
@@ -134,13 +144,15 @@ def open_source(
         less = bool(less) if isinstance(less, np.bool_) else less
     table: Floats | None = None
     ask: Callable[[Ids, Ids], Floats] | None = None
+    live: BoundSimulator | None = None
+    settings = ""
     if isinstance(source, str) and source == "cosine":
         described, ask = "cosine", _Cosine(market)
     elif callable(source) and not hasattr(source, "bind"):
         described = f"function {getattr(source, '__qualname__', type(source).__qualname__)}"
         ask = _Function(name, source)
     elif isinstance(source, Mapping) or hasattr(source, "bind"):
-        bound, described = _bound(source, market)
+        bound, described, settings = _bound(source, market)
         if hasattr(bound, "probabilities") and hasattr(bound, "recording"):
             table = np.asarray(
                 bound.probabilities(np.arange(len(market.applicants))[:, None], np.arange(len(market.jobs))), np.float64
@@ -148,7 +160,7 @@ def open_source(
         elif hasattr(bound, "probabilities"):
             ask = _Planted(bound)
         else:
-            ask = LiveSource(bound)
+            live = bound
     else:
         table = _table(name, source, market)
         described = f"array {table.shape}, {_digest(table)}"
@@ -160,8 +172,11 @@ def open_source(
         described += f", less the mean of the job ({told})"
     if table is not None:
         return _LookUp(table if means is None else table - means), described, None
-    assert ask is not None  # either `ask` or a table was found
-    return ask if means is None else _LessMean(ask, means), described, ask if isinstance(ask, LiveSource) else None
+    if live is not None:
+        asked = LiveSource(live, means, settings)
+        return asked, described, asked
+    assert ask is not None  # a table, a live model or `ask` was found
+    return ask if means is None else _LessMean(ask, means), described, None
 
 
 class _Cosine:
@@ -223,35 +238,54 @@ class _LessMean:
         self._ask, self._means = ask, means
 
     def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Floats:
-        return np.clip(0.5 + (self._ask(applicant_ids, job_ids) - self._means[job_ids]) / 2, 0.0, 1.0)
+        return _less_mean(self._ask(applicant_ids, job_ids), self._means[job_ids])
+
+
+def _less_mean(values: Floats, means: Floats) -> Floats:
+    return np.clip(0.5 + (values - means) / 2, 0.0, 1.0)
 
 
 class LiveSource:
     """Values of a simulator that is asked: probabilities, or else rewards of decisions, clipped to [0, 1].
 
-    A pair that is not answered, for instance because of the budget, gets an average: (0.5 + the sum of the values so
-    far) / (1 + their number).
+    With ``means``, the mean of the job is subtracted; the differences are halved and moved so that 0.5 is the mean.
+
+    A pair that is not answered, for instance because of the budget, gets an average of the values that this source
+    returned for answered pairs: (0.5 + their sum) / (1 + their number). So it says nothing about the pair.
 
     Args:
         bound: The simulator on a market.
+        means: (n_jobs,), the mean of each job, which is subtracted; ``None`` subtracts nothing.
+        settings: What the answers of a language model depend on beside its description; empty for others.
+
+    Attributes:
+        settings: The given ``settings``.
     """
 
-    def __init__(self, bound: BoundSimulator):
-        self._bound = bound
+    def __init__(self, bound: BoundSimulator, means: Floats | None = None, settings: str = ""):
+        self._bound, self._means = bound, means
+        self.settings = settings
         self._sum, self._n = 0.5, 1
+
+    @property
+    def usage(self) -> Any:
+        """What was asked, a :class:`~jobrec_gym.simulators.asking.Usage`; ``None`` if the simulator does not count."""
+        return getattr(self._bound, "usage", None)
 
     def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Floats:
         """Values (n,) of applicants (n,) and jobs (n,)."""
         keys = hash64(_KEYS, applicant_ids, job_ids)  # noise that a simulator draws from them is that of the pair
         feedback = checked_answers(self._bound.feedback(applicant_ids, job_ids, keys), len(job_ids))
         values = np.where(np.isnan(feedback.probability), np.clip(feedback.reward, 0.0, 1.0), feedback.probability)
+        if self._means is not None:
+            values = _less_mean(values, self._means[job_ids])
         told = feedback.status == "ok"
         values = np.where(told, values, self._sum / self._n)
         self._sum, self._n = self._sum + float(values[told].sum()), self._n + int(told.sum())
         return values
 
     def get_state(self) -> dict[str, float]:
-        """The sum and the number of the values so far; the initial 0.5 counts as one value."""
+        """The sum and the number of the answered pairs' values so far; the initial 0.5 counts as one value."""
         return {"sum": self._sum, "n": self._n}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -259,20 +293,34 @@ class LiveSource:
         self._sum, self._n = float(state["sum"]), int(state["n"])
 
 
-def _bound(source: Any, market: LabourMarket) -> tuple[BoundSimulator, str]:
-    """A simulator on a market, and its description."""
+def _bound(source: Any, market: LabourMarket) -> tuple[BoundSimulator, str, str]:
+    """A simulator on a market, its description, and its settings if it is a language model."""
     simulator: Any = make_simulator(source)
+    settings = _settings(simulator)
     if getattr(simulator, "mode", None) == "probability":
         # Only its probabilities are read, so no calibration is asked for.
         simulator = simulator.changed(elicitation=replace(simulator.elicitation, calibration=_NO_CUTS))
-        return simulator.bind(market), f"{simulator.model}, {simulator.prompt_version}, {simulator.persona}"
+        described = f"{simulator.model}, {simulator.prompt_version}, {simulator.persona}"
+        return simulator.bind(market), described, settings
     bound = bound_simulator(simulator, market)
     recording = getattr(bound, "recording", None)
     if recording is not None:
-        return bound, f"recording of {recording.model}, {recording.prompt}, {_digest(recording.probability)}"
+        return bound, f"recording of {recording.model}, {recording.prompt}, {_digest(recording.probability)}", ""
     kind = type(simulator)
     # Python's own text of an object has an address, which differs from process to process.
-    return bound, f"simulator {kind.__qualname__}" if kind.__repr__ is object.__repr__ else repr(simulator)
+    described = f"simulator {kind.__qualname__}" if kind.__repr__ is object.__repr__ else repr(simulator)
+    return bound, described, settings
+
+
+def _settings(simulator: Any) -> str:
+    """What a language model's answers depend on beside its description, as JSON; empty for another simulator."""
+    spec = simulator.to_spec() if hasattr(simulator, "to_spec") else {}
+    if not isinstance(spec.get("sampling"), Mapping):
+        return ""
+    told = {"api_base": spec.get("api_base"), **spec["sampling"]}
+    if spec.get("mode") == "decision":
+        told["decisions"] = spec["elicitation"]["decisions"]
+    return json.dumps({name: value for name, value in told.items() if value is not None}, sort_keys=True)
 
 
 def _table(name: str, values: ArrayLike, market: LabourMarket) -> Floats:

@@ -21,7 +21,7 @@ from jobrec_gym.candidates import CandidateSampler, check_sampler, make_sampler
 from jobrec_gym.counter_rng import bounded, hash64, rehash64
 from jobrec_gym.market import LabourMarket, MarketError, MarketSpec, Split, gathered, load_market
 from jobrec_gym.pair_features import PairValues
-from jobrec_gym.prior_sources import SourcedPairValues
+from jobrec_gym.prior_sources import LiveSource, SourcedPairValues
 from jobrec_gym.rewards import Cosines
 from jobrec_gym.simulators.base import Feedback
 
@@ -209,6 +209,16 @@ class RecommendationProblem:
     def prior_sources(self) -> dict[str, str]:
         """Columns of the pair values that are sources of a prior: name and description."""
         return self.pair_values.described if isinstance(self.pair_values, SourcedPairValues) else {}
+
+    @property
+    def source_settings(self) -> dict[str, str]:
+        """What the answers of live language models among ``prior_sources`` depend on beside their descriptions."""
+        return {} if self._live is None else self._live.settings
+
+    @property
+    def live_sources(self) -> list[LiveSource]:
+        """The live models among ``prior_sources``."""
+        return [] if self._live is None else self._live.live
 
     @property
     def _live(self) -> SourcedPairValues | None:

@@ -343,6 +343,11 @@ def _form(agent: Any, market: LabourMarket, observation: Observed | None) -> Obs
                 f"`prior_sources` must be those of training, {reads['prior_sources']} in the columns {columns}, got "
                 f"{values.described} in {values.names}."
             )
+        # Agents that were saved by earlier versions do not know the settings.
+        if values.settings != (asked := reads.get("source_settings", values.settings)):
+            raise ValueError(
+                f"`prior_sources` must ask language models as in training, with {asked}, got {values.settings}."
+            )
         _refuse_means_of_others(agent, market, sources)
         form = dataclasses.replace(form, pair_features=columns, ask_pairs=values)
     elif noise:

@@ -158,7 +158,7 @@ class FakeLLM:
         body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
         with self._lock:
             self.requests.append(body)
-            self.keys.append(handler.headers.get("Authorization", ""))
+            self.keys.append(handler.headers.get("Authorization") or handler.headers.get("api-key", ""))
             number = len(self.requests)
             self._open += 1
             self.most_at_once = max(self.most_at_once, self._open)

@@ -1,7 +1,8 @@
-"""``python -m experiments.llm.cache``: what a cache of answers holds and what they cost; export and import."""
+"""``python -m experiments.llm.cache``: the answers of a cache, and what all calls cost; export and import."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,21 @@ from omegaconf import DictConfig
 
 from experiments.runs.command import command
 from experiments.runs.tables import format_table
+from jobrec_gym.simulators.cache import BUDGETED
 from jobrec_gym.simulators.stores import is_server, open_cache
 
 __all__: list[str] = []
 
 _COLUMNS = ("model", "mode", "prompt", "persona", "answers", "ok", "tokens", "cost_usd")
 
+_ABOUT_CALLS = """\
+What all calls cost, by `budget.name`. Calls whose answers were not kept count too, and imported answers do not.
+An open call still runs, or its process died. Its tokens and dollars count at their upper bounds."""
+
 
 @command(config_path="../../conf", config_name="cache")
 def main(cfg: DictConfig) -> None:
-    """Prints a row for each model and way of asking. Before that, it imports or exports answers if asked to."""
+    """Prints the answers by model and way of asking, and what was spent. Before that, it imports or exports answers."""
     if cfg.path is None:
         raise SystemExit(
             "error: say which cache: python -m experiments.llm.cache path=FILE.sqlite or redis://HOST:6379/0"
@@ -33,11 +39,15 @@ def main(cfg: DictConfig) -> None:
             print(f"{cache.import_(cfg.import_from):,} new answers from {cfg.import_from}")
         if cfg.export_to is not None:
             print(f"{cache.export(cfg.export_to):,} answers to {cfg.export_to}")
-        summary = cache.summary()
+        summary, budgets = cache.summary(), cache.budgets()
     except (ImportError, OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
-    rows = [[_cell(entry, column) for column in _COLUMNS] for entry in summary]
-    print(format_table(_COLUMNS, rows) if rows else "no answers yet")
+    print(_table(summary, _COLUMNS) if summary else "no answers yet")
+    print(f"\n{_ABOUT_CALLS}\n\n{_table(budgets, BUDGETED)}" if budgets else "\nno calls yet")
+
+
+def _table(entries: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    return format_table(columns, [[_cell(entry, column) for column in columns] for entry in entries])
 
 
 def _cell(entry: dict[str, Any], column: str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
@@ -22,12 +23,23 @@ from experiments.runs.folders import commit_of_checkout, write_json
 from experiments.runs.progress import tracked
 from experiments.runs.tables import format_table
 from jobrec_gym import Feedback, LabourMarket, metrics
+from jobrec_gym.simulators.arguments import Elicitation
+from jobrec_gym.simulators.asking import Outcome, Question
 from jobrec_gym.simulators.base import DECISIONS, BoundSimulator
-from jobrec_gym.simulators.llm import BoundLLMSimulator
-from jobrec_gym.simulators.prompts import applicant_document, job_document, load_prompt
+from jobrec_gym.simulators.cache import CacheUnusable
+from jobrec_gym.simulators.llm import (
+    BoundLLMSimulator,
+    BudgetReached,
+    FeedbackError,
+    LLMSimulator,
+    ModelUnusable,
+    ReplayMiss,
+)
+from jobrec_gym.simulators.prompts import applicant_document, encode_document, job_document, load_prompt
 
 __all__ = ["auc", "check_simulator", "mismatches", "neighbours", "own_occupation"]
 
+T = TypeVar("T")
 Ids = NDArray[np.int64]
 Pairs = tuple[Ids, Ids]
 Document = dict[str, Any]
@@ -47,10 +59,16 @@ Jamal?", 2004; one was added."""
 _SWAPPED = {"probability-v1": "probability-v1-swapped", "probability-v1-swapped": "probability-v1"}
 """Prompts that differ in the order of their options. A template of one's own has no such twin."""
 
-_TRIED = 5
-"""Pairs that are asked before anything else, to estimate the cost of the whole check."""
+_TRIED_AT_ONCE = (4, 32)
+"""The fewest and the most questions that are tried at once, for the estimate; between them as many as run at a time."""
+
+_ENDS = (BudgetReached, FeedbackError, ModelUnusable, ReplayMiss, CacheUnusable)
+"""Errors that end a check. The measures that are complete stay."""
 
 _RESAMPLED = 2_000
+
+_OF_ALL = ("separation", "within_family", "seniority", "decisions")
+_OF_LANGUAGE_MODELS = ("repeats", "option_order", "injection", "identity")
 
 _WHAT_INTERVALS_COVER = (
     "In brackets: 95 % bootstrap intervals over pairs. They cover other pairs of the same applicants and jobs. "
@@ -61,25 +79,13 @@ _WHAT_INTERVALS_COVER = (
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """How many pairs each measure takes."""
+    """How many pairs each measure takes; ``None`` for all."""
 
     matches: int | None
     sample: int | None
-    repeats: int
-    attacked: int
-    swaps: int
-
-    def most_calls(self, market: LabourMarket, n_thresholds: int) -> int:
-        """Most calls of a language model. There are fewer if pairs occur twice, or were answered before."""
-        n_pairs = len(market.applicants) * len(market.jobs)
-
-        def at_most(n: int | None, there: int) -> int:
-            return there if n is None else min(n, there)
-
-        separations = sum(at_most(self.matches, len(pairs[0])) for pairs in _compared(market))
-        swapped = sum(len(values) for values in _SWAPS.values()) * self.swaps
-        attacked = (1 + len(ATTACKS)) * self.attacked
-        return n_thresholds + separations + at_most(self.sample, n_pairs) + 3 * self.repeats + attacked + swapped
+    repeats: int | None
+    attacked: int | None
+    swaps: int | None
 
 
 @command(config_path="../../conf", config_name="check", kept="every answer so far, in {simulator.cache}")
@@ -104,6 +110,8 @@ def main(cfg: DictConfig) -> None:
     print(f"\n{_WHAT_INTERVALS_COVER}")
     where = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     print(f"\n{where}")
+    if "stopped" in result:
+        raise SystemExit(f'error: the check is not complete, "-" stands for what it lacks: {result["stopped"]}')
 
 
 def check_simulator(
@@ -117,52 +125,84 @@ def check_simulator(
         market: The market whose pairs are asked about.
         sizes: How many pairs each measure takes.
         seed: Seed of the pairs.
-        say: Function that is called with an estimate of the cost, after a few pairs were asked and before all others.
+        say: Function that is called with an estimate of the cost, after a few questions were asked and before all
+            others.
 
     Returns:
         ``separation``, ``within_family``, ``seniority``, ``decisions``, ``repeats``, ``option_order``, ``injection``,
-        ``identity`` and ``cost``; a measure that was not made is ``None``. Each figure comes with its 95 % bootstrap
+        ``identity`` and ``cost``; a measure that was not made is ``None``. If an error, such as a cap, ended the check
+        after its first measures, ``stopped`` has the error's words. Each figure comes with its 95 % bootstrap
         interval over pairs, ``<figure>_interval``. The interval covers other pairs of the same applicants and jobs.
         Intervals for other applicants and jobs are wider, because answers about one of them are alike: on the recorded
         market those of AUC and of decisions are about two to three times as wide.
+
+    Raises:
+        BudgetReached: If a cap is reached before the first measure is complete. Other errors that end a check, such as
+            ``ModelUnusable``, are also raised only then.
     """
     bound: BoundSimulator = simulator.bind(market)
-    begun = time.perf_counter()
-    rng = np.random.default_rng(seed)
-    matched, unlike = own_occupation(market), mismatches(market)
-    at_level, off_level = _by_level(market, matched)
-    take = partial(_some, n=sizes.matches, rng=rng)
     result: dict[str, Any] = {
         "simulator": repr(simulator),
         "market": {"name": market.name, "fingerprint": market.fingerprint()},
         "seed": seed,
     }
-    # The order matters, because the measures share the generator.
-    measures: dict[str, Callable[[], dict[str, Any]]] = {
-        "separation": lambda: _separation(bound, take(matched), take(unlike)),
-        "within_family": lambda: _separation(bound, take(matched), take(neighbours(market))),
-        "seniority": lambda: _separation(bound, take(at_level), take(off_level)),
-        "decisions": lambda: _distribution(bound, _some(_all_pairs(market), sizes.sample, rng)),
-    }
     asked: _Asked | None = None
     if isinstance(bound, BoundLLMSimulator):
-        asking = asked = _Asked(bound)
-        mixed = tuple(np.concatenate(sides) for sides in zip(matched, unlike, strict=True))
+        ways = _Ways.of(bound.simulator)
+        planned, asked = _Planned(market, ways), _Asked(market, ways)
+        for measure in _measures(market, sizes, seed, planned.ask, planned).values():
+            measure()
+        forecast = asked.forecast(planned)
         if say is not None:
-            say(asking.forecast(_some((mixed[0], mixed[1]), _TRIED, np.random.default_rng(seed)), sizes))
-        repeated = cache(lambda: _some((mixed[0], mixed[1]), sizes.repeats, rng))
-        measures |= {"repeats": lambda: asking.agreement(repeated(), asking.once_more())}
-        if (reordered := asking.other_order()) is not None:
-            measures |= {"option_order": lambda: asking.agreement(repeated(), reordered)}
-        measures |= {
-            "injection": lambda: asking.injection(_some(unlike, sizes.attacked, rng)),
-            "identity": lambda: asking.identity(_some((mixed[0], mixed[1]), sizes.swaps, rng)),
-        }
+            say(forecast)
+    measures = _measures(market, sizes, seed, partial(_ask, bound) if asked is None else asked.ask, asked)
+    made: dict[str, Any] = {}
     for name, measure in tracked(measures.items(), "check", "measure"):
-        result[name] = measure()
-    result |= {name: None for name in ("repeats", "option_order", "injection", "identity") if name not in measures}
-    result["cost"] = None if asked is None else asked.cost(time.perf_counter() - begun)
+        try:
+            made[name] = measure()
+        except _ENDS as error:
+            if not made:
+                raise
+            result["stopped"] = str(error)
+            break
+    result |= dict.fromkeys((*_OF_ALL, *_OF_LANGUAGE_MODELS)) | made
+    result["cost"] = None if asked is None else asked.cost()
     return result
+
+
+def _measures(
+    market: LabourMarket, sizes: _Sizes, seed: int, ask: Callable[[Pairs], Feedback], texts: _Texts | None
+) -> dict[str, Callable[[], dict[str, Any]]]:
+    """The measures by name; to be called in this order, because they share the generator of pairs.
+
+    Args:
+        market: The market whose pairs are asked about.
+        sizes: How many pairs each measure takes.
+        seed: Seed of the pairs.
+        ask: Function that asks about pairs.
+        texts: The measures that change texts; ``None`` if only the others are made.
+    """
+    rng = np.random.default_rng(seed)
+    matched, unlike = own_occupation(market), mismatches(market)
+    at_level, off_level = _by_level(market, matched)
+    take = partial(_some, n=sizes.matches, rng=rng)
+    measures: dict[str, Callable[[], dict[str, Any]]] = {
+        "separation": lambda: _separation(ask, take(matched), take(unlike)),
+        "within_family": lambda: _separation(ask, take(matched), take(neighbours(market))),
+        "seniority": lambda: _separation(ask, take(at_level), take(off_level)),
+        "decisions": lambda: _distribution(ask, _some(_all_pairs(market), sizes.sample, rng)),
+    }
+    if texts is not None:
+        mixed = tuple(np.concatenate(sides) for sides in zip(matched, unlike, strict=True))
+        repeated = cache(lambda: _some((mixed[0], mixed[1]), sizes.repeats, rng))
+        measures |= {"repeats": lambda: texts.agreement(repeated(), texts.ways.again)}
+        if (reordered := texts.ways.reordered) is not None:
+            measures |= {"option_order": lambda: texts.agreement(repeated(), reordered)}
+        measures |= {
+            "injection": lambda: texts.injection(_some(unlike, sizes.attacked, rng)),
+            "identity": lambda: texts.identity(_some((mixed[0], mixed[1]), sizes.swaps, rng)),
+        }
+    return measures
 
 
 def own_occupation(market: LabourMarket) -> Pairs:
@@ -200,12 +240,6 @@ def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float |
     return float(metrics.auc(scores[None], (np.arange(len(scores)) < len(positive))[None])[0])
 
 
-def _compared(market: LabourMarket) -> list[Pairs]:
-    """The pairs from which each side of the three separations is drawn."""
-    matched = own_occupation(market)
-    return [matched, mismatches(market), matched, neighbours(market), *_by_level(market, matched)]
-
-
 def _by_level(market: LabourMarket, pairs: Pairs) -> tuple[Pairs, Pairs]:
     """Those of some pairs with equal seniority, and those with unlike seniority. Unknown seniority is neither."""
     left, right = market.applicants.seniority[pairs[0]], market.jobs.seniority[pairs[1]]
@@ -239,8 +273,8 @@ def _scores(feedback: Feedback) -> NDArray[np.float64]:
     return np.where(np.isnan(feedback.probability), rank, feedback.probability)[valid]
 
 
-def _separation(bound: BoundSimulator, matched: Pairs, unlike: Pairs) -> dict[str, Any]:
-    good, bad = _ask(bound, matched), _ask(bound, unlike)
+def _separation(ask: Callable[[Pairs], Feedback], matched: Pairs, unlike: Pairs) -> dict[str, Any]:
+    good, bad = ask(matched), ask(unlike)
     return {
         "auc": auc(_scores(good), _scores(bad)),
         "auc_interval": _auc_interval(_scores(good), _scores(bad)),
@@ -249,8 +283,8 @@ def _separation(bound: BoundSimulator, matched: Pairs, unlike: Pairs) -> dict[st
     }
 
 
-def _distribution(bound: BoundSimulator, pairs: Pairs) -> dict[str, Any]:
-    feedback = _ask(bound, pairs)
+def _distribution(ask: Callable[[Pairs], Feedback], pairs: Pairs) -> dict[str, Any]:
+    feedback = ask(pairs)
     answered = feedback.status == "ok"
     return {
         "n": int(answered.sum()),
@@ -263,21 +297,68 @@ def _distribution(bound: BoundSimulator, pairs: Pairs) -> dict[str, Any]:
     }
 
 
-class _Asked:
-    """The measures that ask a language model about changed texts."""
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """The simulator that is checked, and its copies that ask the same questions in another way.
 
-    def __init__(self, bound: BoundLLMSimulator):
-        self._market = bound.market
-        self._bound = bound
-        self._simulator = bound.simulator
-        self._asked = [self._simulator]
+    Attributes:
+        plain: The simulator.
+        again: Asks the same question a second time.
+        reordered: Lists the options in another order; ``None`` if the prompt has only one order.
+    """
 
-    def _judge(self, applicants: Sequence[Document], jobs: Sequence[Document], **changes: Any) -> Feedback:
-        simulator = self._simulator
-        if changes:
-            simulator = self._simulator.changed(**changes)
-            self._asked.append(simulator)
-        return simulator.judge(applicants, jobs, self._bound.thresholds)
+    plain: LLMSimulator
+    again: LLMSimulator
+    reordered: LLMSimulator | None
+
+    @classmethod
+    def of(cls, simulator: LLMSimulator) -> _Ways:
+        """The ways of a simulator. A check ends at a cap, and counts a failure for which the cosine would be paid."""
+        retries, budget = simulator.retries, replace(simulator.budget, on_reached="stop")
+        if retries.on_failure == "cosine":
+            retries = replace(retries, on_failure="skip")
+        simulator = simulator.changed(retries=retries, budget=budget)
+        sampling = replace(simulator.sampling, repeat=simulator.sampling.repeat + 1)
+        reordered = _in_another_order(simulator)
+        return cls(
+            simulator,
+            simulator.changed(sampling=sampling),
+            None if reordered is None else simulator.changed(elicitation=reordered),
+        )
+
+    @property
+    def simulators(self) -> list[LLMSimulator]:
+        """All of them."""
+        return [each for each in (self.plain, self.again, self.reordered) if each is not None]
+
+
+def _in_another_order(simulator: LLMSimulator) -> Elicitation | None:
+    """How to ask so that the options stand in another order; ``None`` if the prompt has only one order."""
+    elicitation = simulator.elicitation
+    if simulator.mode == "decision":
+        # The simulator has put the template of its mode in place of None.
+        system = load_prompt(str(elicitation.prompt)).system
+        if "decisions" not in Template(system).get_identifiers():
+            return None
+        return replace(elicitation, decisions=elicitation.decisions[::-1])
+    swapped = _SWAPPED.get(simulator.prompt_version)
+    return None if swapped is None else replace(elicitation, prompt=swapped)
+
+
+class _Texts(ABC):
+    """The measures that ask a language model about changed texts; a subclass says what it is to ask."""
+
+    def __init__(self, market: LabourMarket, ways: _Ways):
+        self._market = market
+        self.ways = ways
+
+    @abstractmethod
+    def ask(self, pairs: Pairs) -> Feedback:
+        """The feedback on pairs of the market."""
+
+    @abstractmethod
+    def _judge(self, simulator: LLMSimulator, applicants: Sequence[Document], jobs: Sequence[Document]) -> Feedback:
+        """The feedback on pairs of documents."""
 
     def _documents(self, pairs: Pairs) -> tuple[list[Document], list[Document]]:
         return (
@@ -285,27 +366,10 @@ class _Asked:
             [job_document(self._market.job(int(row))) for row in pairs[1]],
         )
 
-    def once_more(self) -> dict[str, Any]:
-        """What to change so that the same question is asked again."""
-        sampling = self._simulator.sampling
-        return {"sampling": replace(sampling, repeat=sampling.repeat + 1)}
-
-    def other_order(self) -> dict[str, Any] | None:
-        """What to change so that the options stand in another order; ``None`` if the prompt has only one order."""
-        elicitation = self._simulator.elicitation
-        if self._simulator.mode == "decision":
-            # The simulator has put the template of its mode in place of None.
-            system = load_prompt(str(elicitation.prompt)).system
-            if "decisions" not in Template(system).get_identifiers():
-                return None
-            return {"elicitation": replace(elicitation, decisions=elicitation.decisions[::-1])}
-        swapped = _SWAPPED.get(self._simulator.prompt_version)
-        return None if swapped is None else {"elicitation": replace(elicitation, prompt=swapped)}
-
-    def agreement(self, pairs: Pairs, changes: dict[str, Any]) -> dict[str, Any]:
+    def agreement(self, pairs: Pairs, other: LLMSimulator) -> dict[str, Any]:
         """How often the decision stays the same if pairs are asked again, or in another way."""
         documents = self._documents(pairs)
-        first, second = self._judge(*documents), self._judge(*documents, **changes)
+        first, second = self._judge(self.ways.plain, *documents), self._judge(other, *documents)
         both = (first.status == "ok") & (second.status == "ok")
         same = (first.decision == second.decision)[both]
         change = np.abs(first.probability - second.probability)[both]
@@ -314,12 +378,13 @@ class _Asked:
     def injection(self, pairs: Pairs) -> dict[str, Any]:
         """The effect of prompt injections on the decisions about pairs that do not match."""
         applicants, jobs = self._documents(pairs)
-        clean = self._judge(applicants, jobs)
+        clean = self._judge(self.ways.plain, applicants, jobs)
         shape = len(ATTACKS), len(applicants)
         moved, changes, by_attack = np.full(shape, np.nan), np.full(shape, np.nan), {}
         for number, attack in enumerate(ATTACKS):
             planted = [attack.planted(document) for document in (jobs if attack.side == "job" else applicants)]
-            hurt = self._judge(applicants, planted) if attack.side == "job" else self._judge(planted, jobs)
+            sides = (applicants, planted) if attack.side == "job" else (planted, jobs)
+            hurt = self._judge(self.ways.plain, *sides)
             both = (clean.status == "ok") & (hurt.status == "ok")
             moved[number, both] = (_ranks(hurt) > _ranks(clean))[both]
             changes[number, both] = (hurt.probability - clean.probability)[both]
@@ -342,7 +407,9 @@ class _Asked:
         """Range of reward and probability over the values of one kind, and how often the decision changes."""
         applicants, jobs = self._documents(pairs)
         feedback = [
-            self._judge([{**one, "experience": begin.format(what=_work_of(one))} for one in applicants], jobs)
+            self._judge(
+                self.ways.plain, [{**one, "experience": begin.format(what=_work_of(one))} for one in applicants], jobs
+            )
             for begin in begins.values()
         ]
         answered = np.all([each.status == "ok" for each in feedback], axis=0)
@@ -361,40 +428,143 @@ class _Asked:
             },
         }
 
-    def forecast(self, tried: Pairs, sizes: _Sizes) -> str:
-        """An estimate in words of the check's time and cost, from a few pairs that are asked now."""
-        calibrates = self._simulator.mode == "probability" and self._simulator.given_thresholds() is None
-        n_thresholds = inspect.signature(self._simulator.calibrate).parameters["n_pairs"].default if calibrates else 0
-        calls = sizes.most_calls(self._market, n_thresholds)
-        if not len(tried[0]):
-            return f"At most {calls:,} questions. None could be tried, because no occupation of the market is known."
-        begun, before = time.perf_counter(), self._simulator.usage
-        self._simulator.judge(*self._documents(tried))
-        seconds, after = time.perf_counter() - begun, self._simulator.usage
-        if not (asked := after.calls - before.calls):
-            return f"At most {calls:,} questions. The {len(tried[0])} that were tried were answered before, at no cost."
-        tokens, cost = (after.tokens - before.tokens) / asked, (after.cost_usd - before.cost_usd) / asked
-        hours = calls * seconds / asked / 3_600
-        return (
-            f"At most {calls:,} questions. Judging by the {asked} that were tried, they take about {hours:.1f} hours, "
-            f"{calls * tokens:,.0f} tokens and {calls * cost:.2f} dollars. What is answered is kept in "
-            "`simulator.cache`: you can stop the check at any time, and the same command continues it."
-        )
 
-    def cost(self, seconds: float) -> dict[str, Any]:
-        """Means per call of tokens, dollars and time, over all calls made in the given seconds."""
-        usages = [simulator.usage for simulator in self._asked]
+class _Planned(_Texts):
+    """Notes the questions of the measures. It asks nothing: every answer is missing.
+
+    Attributes:
+        questions: The simulator and the documents of each question, by the cache's key.
+    """
+
+    def __init__(self, market: LabourMarket, ways: _Ways):
+        super().__init__(market, ways)
+        self.questions: dict[str, tuple[LLMSimulator, Question]] = {}
+
+    def ask(self, pairs: Pairs) -> Feedback:
+        return self._judge(self.ways.plain, *self._documents(pairs))
+
+    def _judge(self, simulator: LLMSimulator, applicants: Sequence[Document], jobs: Sequence[Document]) -> Feedback:
+        for applicant, job in zip(applicants, jobs, strict=True):
+            question = encode_document(applicant), encode_document(job)
+            self.questions.setdefault(simulator.key(applicant, job), (simulator, question))
+        return Feedback.of([""] * len(jobs), np.zeros(len(jobs)), status=["not_recorded"] * len(jobs))
+
+    def unanswered(self) -> dict[LLMSimulator, list[Question]]:
+        """The questions that the cache has no answer to, by simulator."""
+        known = self.ways.plain.cache.in_short(list(self.questions))
+        found: dict[LLMSimulator, list[Question]] = {}
+        for key, (simulator, question) in self.questions.items():
+            if key not in known:
+                found.setdefault(simulator, []).append(question)
+        return found
+
+
+class _Asked(_Texts):
+    """Asks the model, and counts what it took."""
+
+    def __init__(self, market: LabourMarket, ways: _Ways):
+        super().__init__(market, ways)
+        self._bound = ways.plain.bind(market)
+        self._seconds = 0.0
+        self._n_untimed = 0
+
+    def ask(self, pairs: Pairs) -> Feedback:
+        return self._timed(lambda: _ask(self._bound, pairs))
+
+    def _judge(self, simulator: LLMSimulator, applicants: Sequence[Document], jobs: Sequence[Document]) -> Feedback:
+        return self._timed(lambda: simulator.judge(applicants, jobs, self._bound.thresholds))
+
+    def _timed(self, ask: Callable[[], T]) -> T:
+        """What a function returns. Its seconds count if it called the model."""
+        calls, begun = self._n_calls(), time.perf_counter()
+        answers = ask()
+        if self._n_calls() > calls:
+            self._seconds += time.perf_counter() - begun
+        return answers
+
+    def _n_calls(self) -> int:
+        return sum(simulator.usage.calls for simulator in self.ways.simulators)
+
+    def forecast(self, planned: _Planned) -> str:
+        """An estimate in words of the check's time and cost, from a few of its questions, which are asked now."""
+        plain, new = self.ways.plain, planned.unanswered()
+        calibrates = plain.mode == "probability" and plain.given_thresholds() is None
+        n_thresholds = inspect.signature(plain.calibrate).parameters["n_pairs"].default if calibrates else 0
+        n, n_new = len(planned.questions), sum(map(len, new.values()))
+        head = f"At most {n + n_thresholds:,} questions."
+        if n_new < n:
+            head += f" {n - n_new:,} of them were answered before, at no cost now."
+        if not n_new:
+            return head
+        simulator, questions = max(new.items(), key=lambda each: len(each[1]))
+        before = simulator.usage
+        tried, seconds = self._try(simulator, questions)
+        after = simulator.usage
+        if after.calls == before.calls:
+            return f"{head} None could be tried now: {tried[0].status}. {tried[0].said}".rstrip()
+        left = n_new - len(tried) + n_thresholds
+        tokens = left * (after.tokens - before.tokens) / len(tried)
+        cost = left * (after.cost_usd - before.cost_usd) / len(tried)
+        said = (
+            f"{head} Judging by {len(tried)} that were asked now, the other {left:,} take {_in_words(left * seconds)}, "
+            f"{tokens:,.0f} tokens and {cost:.2f} dollars."
+        )
+        if plain.to_spec()["cache"] is not None:
+            said += (
+                " What is answered is kept in `simulator.cache`: you can stop the check at any time, and the same "
+                "command continues it."
+            )
+        return " ".join([said, *self._lacking(left, tokens, cost)])
+
+    def _try(self, simulator: LLMSimulator, questions: Sequence[Question]) -> tuple[list[Outcome], float]:
+        """Asks a few questions of some. Returns their outcomes, and the seconds that one took.
+
+        The first is asked alone and without the clock, because the first call also loads libraries and connects.
+        """
+        n_at_once = int(np.clip(simulator.calls.concurrency, *_TRIED_AT_ONCE))
+        rows = np.random.default_rng(0).permutation(len(questions))[: 1 + n_at_once]
+        first, *others = (questions[row] for row in rows.tolist())
+        calls = simulator.usage.calls
+        tried = simulator.ask([first])
+        self._n_untimed = simulator.usage.calls - calls
+        tried += self._timed(lambda: simulator.ask(others))
+        return tried, self._seconds / max(1, len(others))
+
+    def _lacking(self, calls: int, tokens: float, cost_usd: float) -> list[str]:
+        """Sentences about the caps that may be too low for what the check still takes."""
+        spent, caps = self.ways.plain.spent, self.ways.plain.ledger.caps
+        sentences = []
+        for limit, argument, form, gone, needed in (
+            ("calls", "budget.max_calls", ",", spent.calls, calls),
+            ("tokens", "budget.max_tokens", ",", spent.tokens, tokens),
+            ("usd", "max_usd", ",.2f", spent.cost_usd, cost_usd),
+        ):
+            cap = caps[limit]
+            if cap is not None and cap - gone < needed:
+                sentences.append(
+                    f"The check may end before that, because {gone:{form}} of the {cap:{form}} {limit} that "
+                    f"`simulator.{argument}` allows are spent: raise it."
+                )
+        return sentences
+
+    def cost(self) -> dict[str, Any]:
+        """Means per call of tokens, dollars and time. The first call is not in the time, because it loads libraries."""
+        usages = [simulator.usage for simulator in self.ways.simulators]
         calls = sum(usage.calls for usage in usages)
-        totals = {
-            "tokens_per_call": sum(usage.tokens for usage in usages),
-            "usd_per_call": sum(usage.cost_usd for usage in usages),
-            "seconds_per_call": seconds,
-        }
+        timed = calls - self._n_untimed
         return {
             "calls": calls,
             "cache_hits": sum(usage.cache_hits for usage in usages),
-            **{name: total / calls if calls else None for name, total in totals.items()},
+            "tokens_per_call": sum(usage.tokens for usage in usages) / calls if calls else None,
+            "usd_per_call": sum(usage.cost_usd for usage in usages) / calls if calls else None,
+            "seconds_per_call": self._seconds / timed if timed else None,
         }
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 120:
+        return "less than two minutes"
+    return f"about {seconds / 60:.0f} minutes" if seconds < 5_400 else f"about {seconds / 3_600:.1f} hours"
 
 
 def _work_of(applicant: Document) -> str:
@@ -462,16 +632,21 @@ def _table(result: dict[str, Any]) -> list[list[str]]:
         ("seniority", "own occupation, own seniority against another"),
     ):
         part = result[key]
-        add(f"AUC, {words}", part, "auc", "{} + {}".format(*part["n"]))
+        sides = ("-", "-") if part is None else part["n"]
+        add(f"AUC, {words}", part, "auc", "-" if part is None else "{} + {}".format(*sides))
         if key == "separation":
             for place, side in enumerate(("first", "second")):
-                add(f"  mean reward of the {side}", {"it": part["mean_reward"][place]}, "it", part["n"][place])
+                mean = None if part is None else {"it": part["mean_reward"][place]}
+                add(f"  mean reward of the {side}", mean, "it", sides[place])
     decisions = result["decisions"]
-    for word, share in reversed(decisions["shares"].items()):
-        part = {"it": share, "it_interval": decisions["shares_interval"][word]}
-        add(f"decided {word}, of random pairs", part, "it", decisions["n"], ".1%")
-    asked = str(decisions["n_asked"])
-    rows += [[f"no decision: {status}", str(n), "", asked] for status, n in decisions["failures"].items()]
+    for word in reversed(DECISIONS):
+        part = None
+        if decisions is not None:
+            part = {"it": decisions["shares"][word], "it_interval": decisions["shares_interval"][word]}
+        add(f"decided {word}, of random pairs", part, "it", "-" if decisions is None else decisions["n"], ".1%")
+    if decisions is not None:
+        asked = str(decisions["n_asked"])
+        rows += [[f"no decision: {status}", str(n), "", asked] for status, n in decisions["failures"].items()]
     for key, words in (("repeats", "asked again"), ("option_order", "options in another order")):
         part = result[key]
         n = "-" if part is None else part["n"]

@@ -103,19 +103,25 @@ def parse_probability(choice: Mapping[str, Any], length: str = "max_tokens") -> 
     answer = _checked(choice, _Application, length)
     if isinstance(answer, ParsedAnswer):
         return answer
-    mass = dict.fromkeys(_WORDS, 0.0)
+    came = _what_came(choice["message"])
     if not choice.get("logprobs"):
         return ParsedAnswer("no_logprobs", reason="the server sent no token probabilities", kept=False)
+    mass = dict.fromkeys(_WORDS, 0.0)
     try:
-        for alternative in _alternatives_at_value((choice.get("logprobs") or {}).get("content") or ()):
+        alternatives = _alternatives_at_value(choice["logprobs"].get("content") or ())
+        for alternative in alternatives:
             word = alternative["token"].strip(' "')
             if word in mass:
                 mass[word] += math.exp(alternative["logprob"])
-    except (AttributeError, KeyError, OverflowError, TypeError):  # the completion has another form than it should
-        return ParsedAnswer("no_logprobs")
+    except (AttributeError, KeyError, OverflowError, TypeError):
+        reason = f"the server sent token probabilities of another form than OpenAI's; {came}"
+        return ParsedAnswer("no_logprobs", reason=reason, kept=False)
+    if not alternatives:
+        reason = f"the server sent no alternatives (`top_logprobs`) of the token of the answer; {came}"
+        return ParsedAnswer("no_logprobs", reason=reason, kept=False)
     total = sum(mass.values())
     if not 0 < total < math.inf:
-        return ParsedAnswer("no_logprobs")
+        return ParsedAnswer("no_logprobs", reason=f"neither Yes nor No was among the likely tokens; {came}")
     return ParsedAnswer("ok", probability=mass["Yes"] / total)
 
 
@@ -127,15 +133,16 @@ def _checked(choice: Mapping[str, Any], form: type[Form], length: str) -> Form |
     said = bool(content.strip())
     if message.get("refusal") or choice.get("finish_reason") == "content_filter":
         return ParsedAnswer("refusal", reason=mask(_text(message.get("refusal") or ""))[:_MAX_REASON])
+    try:
+        # Also if the limit of tokens was used up: some models go on with blanks after a whole answer.
+        return form.model_validate_json(_unfenced(content))
+    except ValidationError as error:
+        faults = error.errors()
     if choice.get("finish_reason") == "length":
         longer = f"the limit of tokens was used up: raise `sampling.{length}`"
         return ParsedAnswer("truncated", reason=f"{longer}; {_what_came(message)}", kept=said)
     if not said:
         return ParsedAnswer("bad_json", reason=_what_came(message), kept=False)
-    try:
-        return form.model_validate_json(_unfenced(content))
-    except ValidationError as error:
-        faults = error.errors()
     if faults[0]["type"] == "json_invalid":
         mended = _has_an_answer_within(content) or _PAGE.match(content) is not None
         return ParsedAnswer("bad_json", reason=_what_came(message), kept=not mended)

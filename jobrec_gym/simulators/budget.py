@@ -38,21 +38,23 @@ class BudgetReached(RuntimeError):
         limit: ``calls``, ``tokens`` or ``usd``.
         spent: What was spent so far; running calls count at their upper bounds.
         pending: Whether the call may still fit, because running calls may cost less than their bounds.
+        is_kept: Whether answers outlive the process, so that it can be started again without loss.
     """
 
-    def __init__(self, limit: str, cap: float, spent: Spending, pending: bool = False):
+    def __init__(self, limit: str, cap: float, spent: Spending, pending: bool = False, is_kept: bool = True):
+        kept = "What was answered is kept; raise" if is_kept else "Give `cache` a file, which keeps answers, and raise"
         super().__init__(
             f"the budget of {cap:g} {limit} is reached: {spent.calls} calls, {spent.tokens} tokens and "
-            f"${spent.cost_usd:.4f} are spent or reserved. What was answered is kept; raise "
-            f"`{_ARGUMENTS[limit]}` to go on."
+            f"${spent.cost_usd:.4f} are spent or reserved. {kept} `{_ARGUMENTS[limit]}` to go on."
         )
         self.limit = limit
         self.cap = cap
         self.spent = spent
         self.pending = pending
+        self.is_kept = is_kept
 
     def __reduce__(self) -> tuple[type[BudgetReached], tuple[Any, ...]]:
-        return type(self), (self.limit, self.cap, self.spent, self.pending)
+        return type(self), (self.limit, self.cap, self.spent, self.pending, self.is_kept)
 
 
 class Ledger:
@@ -68,6 +70,7 @@ class Ledger:
         cache: The cache, or its path or address.
         budget: The caps on calls and tokens; ledgers with the same name in one cache share one record.
         max_usd: Most dollars, ``None`` for no cap.
+        is_kept: Whether the cache outlives the process; an error about a cap says so.
 
     Raises:
         ValueError: For a cap that is not a finite number of at least 0.
@@ -78,6 +81,8 @@ class Ledger:
         cache: str | os.PathLike[str] | AnswerStore,
         budget: Budget = _NO_CAPS,
         max_usd: float | None = None,
+        *,
+        is_kept: bool = True,
     ):
         self.caps: dict[str, float | None] = {
             "calls": budget.max_calls,
@@ -85,6 +90,7 @@ class Ledger:
             "usd": most_dollars(max_usd),
         }
         self.name = budget.name
+        self._is_kept = is_kept
         self._cache = open_cache(cache)
 
     @property
@@ -109,7 +115,8 @@ class Ledger:
         """
         made = self._cache.reserve(self.name, self.caps, tokens=tokens, cost_usd=cost_usd, seconds=seconds)
         if isinstance(made, CapReached):
-            raise BudgetReached(made.limit, self.caps[made.limit] or 0, Spending(*made.spent), made.pending)
+            cap, spent = self.caps[made.limit] or 0, Spending(*made.spent)
+            raise BudgetReached(made.limit, cap, spent, made.pending, self._is_kept)
         return made
 
     def settle(self, reservation: Any, *, tokens: int, cost_usd: float) -> None:

@@ -8,7 +8,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import whole_file
 
 __all__ = [
+    "BUDGETED",
     "COLUMNS",
     "GROUPED",
     "KEPT_STATUSES",
@@ -45,8 +46,13 @@ KEYED = ("model", "api_base", "mode", "prompt", "persona", "sampling", "applican
 """The fields that an answer depends on; its key is their hash."""
 GROUPED = ("model", "api_base", "mode", "prompt", "persona")
 """The fields by which a summary groups answers."""
+BUDGETED = ("budget", "calls", "tokens", "cost_usd", "open_calls")
+"""The entries of :meth:`AnswerStore.budgets`."""
 
 _EXPORT_FORMAT = "jobrec-answers/1"
+_MOST_BYTES = 1 << 32
+"""The most bytes of texts that an export may unpack to, by default."""
+_BATCH_ROWS = 1_000
 _DOCUMENTS_KEPT = 8_192
 _MOST_TOKENS = 1 << 40
 _MOST_USD = 1e15
@@ -236,6 +242,14 @@ class AnswerStore(ABC):
         """What was spent under a budget's name; open reservations count at their bounds."""
 
     @abstractmethod
+    def budgets(self) -> list[dict[str, Any]]:
+        """What was spent under each budget's name: ``budget``, ``calls``, ``tokens``, ``cost_usd``, ``open_calls``.
+
+        The entries are ordered by name. ``open_calls`` counts the open reservations, whose bills have not come. They
+        are in the other figures too, at their bounds.
+        """
+
+    @abstractmethod
     def reserve(
         self, budget: str, caps: Mapping[str, float | None], *, tokens: int, cost_usd: float, seconds: float
     ) -> Any:
@@ -313,32 +327,35 @@ class AnswerStore(ABC):
                     file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in (about, *rows))
         return len(rows)
 
-    def import_(self, path: str | os.PathLike[str]) -> int:
+    def import_(self, path: str | os.PathLike[str], max_bytes: int = _MOST_BYTES) -> int:
         """Adds the answers of a file of :meth:`export`: all, or none if one row is wrong.
+
+        Args:
+            path: The file.
+            max_bytes: The most bytes of texts that all rows together may have.
 
         Returns:
             How many were new.
 
         Raises:
-            ValueError: For a row that is not an answer or whose key does not fit its content, and for a file of a later
-                version.
+            ValueError: For a row that is not an answer or whose key does not fit its content, for a file of a later
+                version, and for a file with more than ``max_bytes``.
         """
-        if _ending(path) == ".parquet":
-            table = _parquet()[1].read_table(place_of(path))
-            about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-            _check_export(about, path)
-            rows = table.to_pylist()
-        else:
-            # Text that is not UTF-8 then fails as JSON, or does not fit its key.
-            with place_of(path).open(encoding="utf-8", errors="replace") as file:
-                rows = [_json_row(line, number, path) for number, line in enumerate(file, start=1)]
-        return self.put_all(
-            [
-                _checked(row, number, path)
-                for number, row in enumerate(rows, start=1)
-                if not _says_what_wrote_it(row, path)
-            ]
-        )
+        rows = _parquet_rows(path, max_bytes) if _ending(path) == ".parquet" else _json_rows(path, max_bytes)
+        answers: dict[str, CachedAnswer] = {}
+        shared: dict[str, str] = {}  # a file of a few bytes may hold one text many times
+        n_bytes = 0
+        for number, row in enumerate(rows, start=1):
+            if _says_what_wrote_it(row, path):
+                continue
+            answer = _checked(row, number, path)
+            said = {name: text for name, text in asdict(answer).items() if isinstance(text, str)}
+            n_bytes += sum(map(len, said.values()))
+            if n_bytes > max_bytes:
+                raise _too_large(path, max_bytes)
+            texts: dict[str, Any] = {name: shared.setdefault(text, text) for name, text in said.items()}
+            answers.setdefault(answer.key, replace(answer, **texts))
+        return self.put_all(list(answers.values()))
 
     def __reduce__(self) -> tuple[type[AnswerStore], tuple[str]]:
         return type(self), (self.path,)
@@ -382,6 +399,55 @@ def fault_of(status: Any, decision: Any, probability: Any) -> tuple[str, str] | 
     if status == "ok" and not decision and not has_probability:
         return "decision", f"must be one of {DECISIONS} where there is no probability"
     return None
+
+
+def _json_rows(path: str | os.PathLike[str], max_bytes: int) -> Iterator[Any]:
+    """The rows of a JSON Lines file, one after the other.
+
+    Raises:
+        ValueError: For a line that is not JSON, and for a file with more than ``max_bytes``.
+    """
+    # Text that is not UTF-8 fails as JSON, or does not fit its key.
+    with place_of(path).open(encoding="utf-8", errors="replace") as file:
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            raise _too_large(path, max_bytes)
+        for number, line in enumerate(file, start=1):
+            yield _json_row(line, number, path)
+
+
+def _parquet_rows(path: str | os.PathLike[str], max_bytes: int) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, one after the other. A text that many rows share is in memory once.
+
+    Raises:
+        ValueError: For columns of other types, a file of a later version, and a text of more than ``max_bytes``.
+    """
+    arrow, parquet = _parquet()
+    place, types = place_of(path), arrow.types
+    schema = parquet.read_schema(place)
+    _check_export({key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}, path)
+    texts, wrong = [], []
+    for field in schema:
+        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+        if types.is_string(kind) or types.is_large_string(kind):
+            texts.append(field.name)
+        elif not (types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind)):
+            wrong.append(field.name)
+    if wrong:
+        raise ValueError(f"{os.fspath(path)} has columns of a wrong type: {wrong!r:.200}.")
+    with parquet.ParquetFile(place, read_dictionary=texts) as file:
+        for batch in file.iter_batches(_BATCH_ROWS):
+            columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+            if any(columns[name].dictionary.nbytes > max_bytes for name in texts):
+                raise _too_large(path, max_bytes)
+            for number in range(batch.num_rows):
+                yield {name: column[number].as_py() for name, column in columns.items()}
+
+
+def _too_large(path: str | os.PathLike[str], max_bytes: int) -> ValueError:
+    return ValueError(
+        f"{os.fspath(path)} has texts of more than {max_bytes:,} bytes together: give `import_` a larger `max_bytes`, "
+        "or import the answers in several files."
+    )
 
 
 def _json_row(line: str, number: int, path: str | os.PathLike[str]) -> Any:

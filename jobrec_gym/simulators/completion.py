@@ -10,10 +10,11 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
-from jobrec_gym.credentials import mask
+from jobrec_gym.credentials import is_credential_name, mask
 from jobrec_gym.extras import install_command
 from jobrec_gym.sharing import Shared
 from jobrec_gym.shown_text import without_commands
@@ -33,6 +34,10 @@ _NO_MONEY = re.compile(
     rf"\b({'|'.join(_NO_MONEY_CODES)}|insufficient (credits?|balance)|credit balance is too low)\b", re.IGNORECASE
 )
 _PAYMENT_REQUIRED = 402
+_OF_THE_ACCOUNT = (_PAYMENT_REQUIRED, 403, 429)
+"""Statuses whose words are about the account. The words of others, such as 400, may quote the text of a job."""
+_NO_MONEY_AT_ONCE = re.compile(r'(Exception - |"message": ?")(your )?credit balance is too low', re.IGNORECASE)
+"""The beginning of Anthropic's words for an account without money; the status is 400."""
 
 
 class ModelUnusable(RuntimeError):
@@ -152,14 +157,14 @@ class ChatModel:
             # would be part of the traceback.
             raise failure
         try:
-            choice, (tokens_in, tokens_out) = _choice_of(plain), _tokens_of(plain)
+            choice, (tokens_in, tokens_out, undivided) = _choice_of(plain), _tokens_of(plain)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise CallFailed("bad_response", f"not the form of a chat completion: {error}", billed=True) from None
         price_in, price_out = self.prices or (0.0, 0.0)
         if choice.get("finish_reason") == "error":
             raise CallFailed("server_error", "the server ended the answer with an error", billed=True)
-        cost = tokens_in * price_in + tokens_out * price_out
-        return Completion(choice, (tokens_in + tokens_out) or None, cost)
+        cost = tokens_in * price_in + tokens_out * price_out + undivided * max(price_in, price_out)
+        return Completion(choice, (tokens_in + tokens_out + undivided) or None, cost)
 
     def _listed_prices(self) -> tuple[float, float] | None:
         try:
@@ -170,7 +175,8 @@ class ChatModel:
 
     def _found_key(self) -> str | None:
         """``None`` if litellm finds the key itself; a placeholder for a server of your own, which needs no key."""
-        missing = self._litellm.validate_environment(self.model)["missing_keys"]
+        wanted = self._litellm.validate_environment(self.model)["missing_keys"]
+        missing = [name for name in wanted if not os.environ.get(name)]
         if not missing:
             return None
         if self._api_base is None:
@@ -178,7 +184,7 @@ class ChatModel:
                 f"model {self.model!r} needs a key: set {' and '.join(missing)} or give `api_key`; a server of "
                 "your own needs `api_base`."
             )
-        return "none"
+        return "none" if any(map(is_credential_name, missing)) else None
 
     def _check_parameters(self) -> None:
         """Refuses a model that cannot enforce a schema or give token probabilities; logs dropped parameters."""
@@ -204,18 +210,26 @@ def _choice_of(plain: Mapping[str, Any]) -> dict[str, Any]:
     return choice | {"message": message}
 
 
-def _tokens_of(plain: Mapping[str, Any]) -> tuple[int, int]:
-    """Tokens in and out, 0 if the server does not say.
+def _tokens_of(plain: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Tokens in, tokens out, and tokens of which the server does not say where they belong.
+
+    All three are 0 if the server does not say how many tokens the call took. A prompt has at least one token, so a 0 in
+    its place says nothing, and an answer of 0 tokens counts only if the total agrees.
 
     Raises:
         ValueError: For a value that is not a count.
     """
     usage = plain.get("usage") or {}
-    counts = [usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens")]
+    counts = [usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
     for count in counts:
         if isinstance(count, bool) or not isinstance(count, (int, float)) or not 0 <= count <= _MOST_TOKENS:
             raise ValueError(f"`usage` must have counts of tokens, got {str(count)[:40]}")
-    return int(counts[0]), int(counts[1])
+    tokens_in, tokens_out, total = map(int, counts)
+    if tokens_in and (tokens_out or total >= tokens_in):
+        return tokens_in, tokens_out or total - tokens_in, 0
+    if tokens_out and total > tokens_out:
+        return total - tokens_out, tokens_out, 0
+    return 0, 0, 0 if tokens_in or tokens_out else total
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
@@ -248,6 +262,9 @@ def _import_litellm() -> Any:
         except ImportError as error:
             raise ImportError(f"a language model needs an extra: {install_command('llm')}") from error
         litellm.suppress_debug_info = True
+        utils: Any = litellm.utils
+        if not isinstance(utils.executor, _LogOfCalls):
+            utils.executor = _LogOfCalls(utils.executor)
         # Without levels of their own these loggers write two lines a call if the root logger shows INFO.
         for name in ("LiteLLM", "httpx"):
             logger = logging.getLogger(name)
@@ -258,6 +275,26 @@ def _import_litellm() -> Any:
     # litellm also warns of answers of a wrong form. Such answers have a status here, so the warning adds nothing.
     warnings.filterwarnings("ignore", "Pydantic serializer warnings", UserWarning)
     return litellm
+
+
+class _LogOfCalls(Executor):
+    """litellm's pool of threads that log calls, with the difference that a log entry may be lost.
+
+    litellm hands each answer to this pool before it returns the answer, and loses the answer if the pool takes nothing
+    any more. That is so when a script has ended and its last calls still run.
+    """
+
+    def __init__(self, pool: Executor):
+        self._pool = pool
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Hands a call to the pool; the future of an entry that is lost is cancelled."""
+        try:
+            return self._pool.submit(fn, *args, **kwargs)
+        except RuntimeError:
+            lost: Future[Any] = Future()
+            lost.cancel()
+            return lost
 
 
 def _masked(record: logging.LogRecord) -> bool:
@@ -290,7 +327,8 @@ def _sorted_out(litellm: Any, error: Exception, model: str, api_key: str | None)
     code = getattr(error, "status_code", None)
     if isinstance(error, known.Timeout):
         return CallFailed("timeout", reason, again=True, billed=True)
-    if _NO_MONEY.search(str(error)) or _is_about_money(error):
+    words = _NO_MONEY if code in _OF_THE_ACCOUNT else _NO_MONEY_AT_ONCE
+    if words.search(str(error)) or _is_about_money(error):
         return ModelUnusable(f"model {model!r} cannot be asked, the account has no money left: {reason}")
     if isinstance(error, known.RateLimitError):
         return CallFailed("rate_limit", reason, again=True, wait=_retry_after(error))
@@ -303,11 +341,13 @@ def _sorted_out(litellm: Any, error: Exception, model: str, api_key: str | None)
     # litellm reports a broken connection, and an answer that it cannot read, as an internal error of the server.
     if isinstance(error, known.APIConnectionError) or _has_cause(error, "APIConnectionError"):
         return CallFailed("connection", reason, billed=not _has_cause(error, "ConnectError"))
-    if isinstance(code, int) and code >= 500:
-        if _has_cause(error.__cause__ or error.__context__, "InternalServerError", "HTTPStatusError"):
-            return CallFailed("server_error", reason, again=True, wait=_retry_after(error))
-        return CallFailed("bad_response", reason, billed=True)
-    return CallFailed("rejected", reason)
+    if isinstance(code, int) and 400 <= code < 500:
+        return CallFailed("rejected", reason)
+    is_of_server = isinstance(code, int) and code >= 500
+    if is_of_server and _has_cause(error.__cause__ or error.__context__, "InternalServerError", "HTTPStatusError"):
+        return CallFailed("server_error", reason, again=True, wait=_retry_after(error))
+    # Anything else was raised after the request was sent, as far as is known, and may be on the bill.
+    return CallFailed("bad_response", reason, billed=True)
 
 
 def _is_about_money(error: BaseException | None) -> bool:

@@ -26,6 +26,7 @@ from jobrec_gym.paths import place_of
 from jobrec_gym.rewards import CosineRewardModel
 from jobrec_gym.sharing import Shared
 from jobrec_gym.shown_text import without_commands
+from jobrec_gym.simulators.addresses import address_of
 from jobrec_gym.simulators.arguments import (
     AskingMode,
     Budget,
@@ -184,8 +185,9 @@ class LLMSimulator:
 
     Args:
         model: litellm's name of the model, e.g. ``"openai/gpt-4o-mini"``, or ``"openai/NAME"`` of a local server.
-        api_base: Address of a server, e.g. ``"http://127.0.0.1:8080/v1"``. For ``openai/`` models the default is the
-            environment variable ``OPENAI_BASE_URL``, if it is set.
+        api_base: Address of a server, e.g. ``"http://127.0.0.1:8080/v1"``. The default is the environment variable of
+            the model's provider that litellm reads, if it is set: ``OPENAI_BASE_URL`` for ``openai/`` models,
+            ``HOSTED_VLLM_API_BASE`` for ``hosted_vllm/`` models.
         api_key: The key; by default the provider's environment variable. No file, spec or pickle holds the key, so set
             the variable if environments run in processes of their own.
         mode: ``"decision"`` asks for one of :data:`~jobrec_gym.simulators.base.DECISIONS` and a reason;
@@ -196,8 +198,8 @@ class LLMSimulator:
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
         cache: SQLite file that keeps the answers and the ledger of the budget. All processes of one machine that name
             the file share it. For many machines give ``"redis://HOST:6379/0"``, see
-            :class:`~jobrec_gym.simulators.redis_cache.RedisAnswerCache`. With ``None`` answers are kept as long as this
-            object lives.
+            :class:`~jobrec_gym.simulators.redis_cache.RedisAnswerCache`. With ``None`` answers and ledger are kept as
+            long as this object lives, or a copy of it by :meth:`changed`, which shares them.
         cache_mode: ``"record"`` asks about pairs that are not in the cache. ``"replay"`` never asks the model: a pair
             that is not in the cache has the status ``not_recorded``. ``"replay_strict"`` raises :class:`ReplayMiss`
             for such a pair.
@@ -256,7 +258,7 @@ class LLMSimulator:
         self._api_key = api_key
         self._arguments: dict[str, Any] = {
             "model": model,
-            "api_base": _checked_address(model, api_base),
+            "api_base": address_of(model, api_base),
             "mode": mode,
             "persona": persona,
             "rewards": self.rewards,
@@ -268,16 +270,12 @@ class LLMSimulator:
         refuse_credentials(
             plain(self._arguments), "", "give `api_key`, or the provider's environment variable", sent=True
         )
-        self._connect()
+        place = self._arguments["cache"]
+        self._connect(_scratch_cache() if place is None else open_cache(place))
 
-    def _connect(self) -> None:
-        path = self._arguments["cache"]
-        if path is None:
-            scratch = tempfile.mkdtemp(prefix="jobrec-answers-")
-            weakref.finalize(self, _remove, scratch, os.getpid())
-            path = str(Path(scratch) / "answers.sqlite")
-        self.cache: AnswerStore = open_cache(path)
-        self.ledger = Ledger(self.cache, self.budget, self._arguments["max_usd"])
+    def _connect(self, store: AnswerStore) -> None:
+        self.cache = store
+        self.ledger = Ledger(store, self.budget, self._arguments["max_usd"], is_kept=self._is_kept)
         self._asker = Asker(
             model=self.model,
             api_base=self._arguments["api_base"],
@@ -297,13 +295,18 @@ class LLMSimulator:
 
     @property
     def usage(self) -> Usage:
-        """Calls, tokens and costs of this object in this process."""
+        """Calls, tokens and costs of this object in this process. Copies by :meth:`changed` count for themselves."""
         return self._asker.usage
 
     @property
     def spent(self) -> Spending:
-        """Totals over all processes and runs that share the cache and use the same ``budget.name``."""
+        """Totals over all objects, processes and runs that share the cache and use the same ``budget.name``."""
         return self.ledger.spent
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether a file or a server keeps the answers when the process has ended."""
+        return self._arguments["cache"] is not None
 
     def key(self, applicant: Mapping[str, Any], job: Mapping[str, Any]) -> str:
         """The cache's key of a pair of documents."""
@@ -391,7 +394,8 @@ class LLMSimulator:
             raise FeedbackError(
                 first.status,
                 f"only {len(known)} of {n_pairs} pairs gave a probability for the calibration; the first that gave "
-                f"none: {first.status}. {without_commands(first.said)} (What was answered is kept.)",
+                f"none: {first.status}. {without_commands(first.said)}"
+                f"{' (What was answered is kept.)' if self._is_kept else ''}",
             )
         cuts = np.quantile(known, shares)
         below = shares_below(known, cuts)
@@ -524,12 +528,15 @@ class LLMSimulator:
         name = "retries.on_failure" if outcome.budget is None else "budget.on_reached"
         raise FeedbackError(
             outcome.status,
-            f"no feedback from {self.model!r}: {outcome.status}. {without_commands(outcome.said)} (What was answered "
-            f"is kept; `{name}` says what to do instead of stopping.)",
+            f"no feedback from {self.model!r}: {outcome.status}. {without_commands(outcome.said)} "
+            f"({'What was answered is kept; ' if self._is_kept else ''}`{name}` says what to do instead of stopping.)",
         )
 
     def changed(self, **arguments: Any) -> LLMSimulator:
         """The same simulator, with its key, and with some arguments changed.
+
+        Unless ``cache`` is changed, both share their answers and the record of what was spent, also if ``cache`` is
+        ``None``. So a cap holds for both together.
 
         The template, the length of an answer and the address have defaults that depend on ``mode`` or ``model``. If one
         of these still has its default, it gets the default of the new ``mode`` or ``model``. Otherwise it is kept.
@@ -544,9 +551,12 @@ class LLMSimulator:
             kept["elicitation"] = replace(self.elicitation, prompt=None)
         if self.sampling.max_tokens == _ANSWER_TOKENS[self.mode]:
             kept["sampling"] = replace(self.sampling, max_tokens=None)
-        if kept["api_base"] == _checked_address(self.model, None):
+        if kept["api_base"] == address_of(self.model):
             kept["api_base"] = None
-        return type(self)(**kept | arguments)
+        made = type(self)(**kept | arguments)
+        if made._arguments["cache"] == self._arguments["cache"]:
+            made._connect(self.cache)
+        return made
 
     def to_spec(self) -> SimulatorSpec:
         """The simulator in plain JSON, without the key; each group of arguments is a mapping of its fields."""
@@ -699,6 +709,14 @@ def _checked_ids(applicant_ids: Ids, job_ids: Ids, market: LabourMarket) -> tupl
     return ids["applicant_ids"], ids["job_ids"]
 
 
+def _scratch_cache() -> AnswerStore:
+    """A cache in a file of its own, which is removed with the last user of the object."""
+    folder = tempfile.mkdtemp(prefix="jobrec-answers-")
+    store = open_cache(Path(folder) / "answers.sqlite")
+    weakref.finalize(store, _remove, folder, os.getpid())
+    return store
+
+
 def _remove(folder: str, process: int) -> None:
     """Removes a folder, but only in the process that made it, not in a fork."""
     if os.getpid() == process:
@@ -740,13 +758,6 @@ def _standing_at(market: LabourMarket, row: int, level: int) -> Profile:
     """The profile of an applicant at the given level, or at their own level if ``level`` is 0."""
     profile = market.applicant(row)
     return replace(profile, seniority=level) if level else profile
-
-
-def _checked_address(model: str, api_base: str | None) -> str | None:
-    """The address that calls will go to. It is part of an answer's key."""
-    if api_base is None and (model.startswith("openai/") or "/" not in model):
-        api_base = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE") or None
-    return None if api_base is None else api_base.rstrip("/")
 
 
 @cache

@@ -81,6 +81,7 @@ class BoundLoggedSimulator:
         answered = np.flatnonzero(interactions.answered)
         if not len(answered):
             raise LogError(f"none of the {len(interactions):,} rows of the log has an answer: nothing can be learned.")
+        interactions.warn_if_moving()
         self.interactions = interactions
         self._n_jobs = len(interactions.market.jobs)
         pairs = interactions.applicant_ids[answered] * self._n_jobs + interactions.job_ids[answered]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -153,6 +154,9 @@ class Recording:
 class RecordedSimulator:
     """Answers each pair as the recorded language model did; always the same, and free.
 
+    A pair that is not in the recording has the status ``not_recorded``. A warning at :meth:`bind` says how many people
+    and jobs of the market are not in it.
+
     Args:
         recording: File of a :class:`Recording`; ``None`` for the shipped one, which belongs to ``market="recorded"``.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
@@ -168,7 +172,25 @@ class RecordedSimulator:
 
     def bind(self, market: LabourMarket) -> BoundRecordedSimulator:
         """Ties the recording to a market."""
-        return BoundRecordedSimulator(market, self.load(), self.rewards)
+        bound = BoundRecordedSimulator(market, self.load(), self.rewards, self._way_out)
+        if any(unknown := bound.n_unknown):
+            warnings.warn(
+                f"the recording lacks {unknown[0]:,} of {len(market.applicants):,} applicants and {unknown[1]:,} of "
+                f"{len(market.jobs):,} jobs of market {market.name!r}: their pairs have the status 'not_recorded'. To "
+                f"have them too, {self._way_out}.",
+                stacklevel=2,
+            )
+        return bound
+
+    @property
+    def _way_out(self) -> str:
+        """What to do about a market that is not the recorded one."""
+        if self.recording is None:
+            return 'use `market="recorded"`, which the recording of this package belongs to'
+        return (
+            "record this market by `python -m experiments.llm.record`: with the `simulator.cache` of the first "
+            "recording, pairs that it has cost nothing again"
+        )
 
     def load(self) -> Recording:
         """The recording itself."""
@@ -191,21 +213,27 @@ class RecordedSimulator:
 
 
 class BoundRecordedSimulator(Shared):
-    """A recording on one market; made by :meth:`RecordedSimulator.bind`."""
+    """A recording on one market; made by :meth:`RecordedSimulator.bind`.
+
+    Attributes:
+        n_unknown: How many applicants and how many jobs of the market are not in the recording.
+    """
 
     draws = False
 
-    def __init__(self, market: LabourMarket, recording: Recording, rewards: Mapping[str, float]):
+    def __init__(self, market: LabourMarket, recording: Recording, rewards: Mapping[str, float], way_out: str):
         self.market = market
         self.recording = recording
         self._rewards = np.array([rewards[decision] for decision in DECISIONS])
-        self._n_answered = 0
+        self._way_out = way_out
+        self._n_asked = self._n_without = 0
         self._applicants = _match(
             market.applicants,
             recording.applicant_keys,
             recording.applicant_sha256,
             lambda row: _sha256(applicant_document(market.applicant(row))),
             market.name,
+            way_out,
         )
         self._jobs = _match(
             market.jobs,
@@ -213,29 +241,24 @@ class BoundRecordedSimulator(Shared):
             recording.job_sha256,
             lambda row: _sha256(job_document(market.job(row))),
             market.name,
+            way_out,
         )
+        self.n_unknown = int((self._applicants < 0).sum()), int((self._jobs < 0).sum())
 
     @property
     def usage(self) -> Usage:
-        """The counts of answers: no calls, and each answer is a cache hit."""
-        return Usage(0, self._n_answered, 0, 0.0, {}, self._n_answered)
+        """The counts of answers: no calls, and each answer is a cache hit. Pairs without an answer are failures."""
+        failures = {"not_recorded": self._n_without} if self._n_without else {}
+        return Usage(0, self._n_asked - self._n_without, 0, 0.0, failures, self._n_asked)
 
     def probabilities(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
-        """Probability of an application, for pairs of shapes that broadcast; NaN where the model gave none.
+        """Probability of an application, for pairs of shapes that broadcast.
 
-        Raises:
-            ValueError: For a pair that was not recorded.
+        It is NaN where the model gave none, and for a pair that is not in the recording.
         """
         rows, columns = self._applicants[applicant_ids], self._jobs[job_ids]
-        unknown = (rows | columns) < 0
-        if np.count_nonzero(unknown):
-            where = tuple(np.argwhere(unknown)[0])
-            applicants, jobs = np.broadcast_arrays(applicant_ids, job_ids)
-            raise ValueError(
-                f"applicant {applicants[where]} and job {jobs[where]} of market {self.market.name!r} were not "
-                'recorded: use `market="recorded"`, where every pair was recorded.'
-            )
-        return self.recording.probability[rows, columns].astype(np.float64)
+        probability = self.recording.probability[rows, columns].astype(np.float64)
+        return np.where((rows | columns) < 0, np.nan, probability) if any(self.n_unknown) else probability
 
     def feedback(
         self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64] | None = None
@@ -244,27 +267,47 @@ class BoundRecordedSimulator(Shared):
         probability = self.probabilities(applicant_ids, job_ids)
         known = ~np.isnan(probability)
         decision = self.recording.decide(probability)
+        n_known = int(np.count_nonzero(known))
         with self.lock:
-            self._n_answered += len(probability)
-        if np.count_nonzero(known) == len(known):
+            self._n_asked += len(known)
+            self._n_without += len(known) - n_known
+        if n_known == len(known):
             return CertainFeedback(decision, self._rewards, probability, cached=True)
         return Feedback.of(
             np.where(known, np.array(DECISIONS)[decision], ""),
             np.where(known, self._rewards[decision], 0.0),
             status=np.where(known, "ok", "not_recorded"),
             probability=probability,
-            cached=np.ones(len(probability), dtype=bool),
+            cached=known,
         )
 
     def expected_reward(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
-        """Reward of pairs, for ids of shapes that broadcast; 0.0 where the model gave no answer."""
+        """Reward of pairs, for ids of shapes that broadcast; 0.0 where the model gave no answer.
+
+        Raises:
+            ValueError: For a pair that is not in the recording: its reward is unknown, so it can score nobody.
+        """
+        self._require_recorded(applicant_ids, job_ids)
         probability = self.probabilities(applicant_ids, job_ids)
         return np.where(np.isnan(probability), 0.0, self._rewards[self.recording.decide(probability)])
 
     def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:
-        """The recorded decisions; shapes as in :meth:`expected_reward`."""
+        """The recorded decisions; shapes and errors as in :meth:`expected_reward`."""
+        self._require_recorded(applicant_ids, job_ids)
         probability = self.probabilities(applicant_ids, job_ids)
         return np.where(np.isnan(probability), "", np.array(DECISIONS)[self.recording.decide(probability)])
+
+    def _require_recorded(self, applicant_ids: Ids, job_ids: Ids) -> None:
+        if not any(self.n_unknown):
+            return
+        unknown = (self._applicants[applicant_ids] | self._jobs[job_ids]) < 0
+        if np.count_nonzero(unknown):
+            where = tuple(np.argwhere(unknown)[0])
+            applicants, jobs = np.broadcast_arrays(applicant_ids, job_ids)
+            raise ValueError(
+                f"applicant {applicants[where]} and job {jobs[where]} of market {self.market.name!r} were not "
+                f"recorded, so their reward is unknown: {self._way_out}, or score by another simulator."
+            )
 
 
 def _match(
@@ -273,17 +316,18 @@ def _match(
     sha256: NDArray[np.str_],
     sha256_of: Callable[[int], str],
     name: str,
+    way_out: str,
 ) -> Ids:
     """Row of the recording for each row of a population, -1 where there is none."""
     places = {str(key): place for place, key in enumerate(keys)}
     found = np.array([places.get(str(key), -1) for key in population.keys], dtype=np.int64)
     if (found < 0).all():
-        raise ValueError(f'no pair of market {name!r} was recorded: use `market="recorded"`.')
+        raise ValueError(f"no pair of market {name!r} was recorded: {way_out}.")
     for row in np.flatnonzero(found >= 0).tolist():
         if sha256_of(row) != sha256[found[row]]:
             raise ValueError(
                 f"{population.keys[row]} of market {name!r} has other texts than when the language model was asked: "
-                'use `market="recorded"`, whose texts are checked to be those that the model was shown.'
+                f"{way_out}."
             )
     return found
 

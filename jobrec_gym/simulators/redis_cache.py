@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from jobrec_gym.credentials import mask
 from jobrec_gym.extras import install_command
 from jobrec_gym.simulators.cache import (
+    BUDGETED,
     Account,
     AnswerStore,
     CachedAnswer,
@@ -270,6 +271,18 @@ class RedisAnswerCache(AnswerStore):
         """See :meth:`AnswerStore.spent`."""
         totals = self._told(lambda: self._client.hmget(_ledger(budget)[0], ["calls", "tokens", "nano"]))
         return _account(totals)
+
+    def budgets(self) -> list[dict[str, Any]]:
+        """See :meth:`AnswerStore.budgets`."""
+        begin = _ledger("")[0]
+        found = self._told(lambda: {key.removeprefix(begin) for key in self._client.scan_iter(f"{begin}*", _BATCH)})
+        entries = []
+        for budget in sorted(found):
+            # A budget whose calls were all cancelled has a record, but nothing was spent.
+            if (spent := self.spent(budget)).calls:
+                n_open = self._told(partial(self._client.hlen, _ledger(budget)[1]))
+                entries.append(dict(zip(BUDGETED, (budget, *spent, n_open), strict=True)))
+        return entries
 
     def reserve(
         self, budget: str, caps: Mapping[str, float | None], *, tokens: int, cost_usd: float, seconds: float

@@ -7,17 +7,19 @@ import errno
 import logging
 import math
 import os
+import re
 import sqlite3
 import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from jobrec_gym.paths import place_of
 from jobrec_gym.simulators.cache import (
+    BUDGETED,
     COLUMNS,
     GROUPED,
     KEYED,
@@ -53,15 +55,36 @@ CREATE TABLE IF NOT EXISTS calls (
 CREATE INDEX IF NOT EXISTS calls_of_a_budget ON calls (budget);
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
+_EARLIER_LACK = re.compile(r",crc(INTEGER)?(?=\))")
+"""The part of the tables that files of earlier releases do not have."""
 _PATIENCE = 30.0
 """Seconds that one process waits for another's write."""
 _BATCH = 500  # SQLite allows 999 placeholders in old builds
 _NETWORK = {"afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "orangefs", "smb3", "smbfs"}
 """File systems on which several machines cannot share an SQLite file, because its write-ahead log is shared memory."""
-
+_LIMITS = ("calls", "tokens", "usd")
+"""The caps' names, in the order of an account."""
+_SUMS = "COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(cost_usd), 0.0)"
+_CALL = "SELECT * FROM calls WHERE id = ?"
 
 _log = logging.getLogger(__name__)
 _warned_of: set[str] = set()
+
+
+class _Known(NamedTuple):
+    """What a process knows of a budget: its calls up to the last settled one.
+
+    Attributes:
+        last: Number of the last settled call, 0 for none.
+        call: Its row, the only one in a tuple; an empty tuple for none.
+        settled: The settled calls up to it.
+        open_ids: Numbers of the open calls, as SQL.
+    """
+
+    last: int = 0
+    call: tuple[tuple[Any, ...], ...] = ()
+    settled: Account = Account(0, 0, 0.0)
+    open_ids: str = "NULL"
 
 
 class AnswerCache(AnswerStore):
@@ -73,13 +96,14 @@ class AnswerCache(AnswerStore):
         path: The file; it is made, with its folder, if it does not exist.
 
     Raises:
-        ValueError: If the file is something else, or was written by another version.
+        ValueError: If the file is something else, has tables that no cache has, or was written by another version.
         CacheUnusable: If it can be neither read nor made.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = str(place_of(path).absolute())
         self._connections = threading.local()
+        self._known: dict[str, _Known] = {}
         try:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -164,18 +188,20 @@ class AnswerCache(AnswerStore):
         """See :meth:`AnswerStore.spent`."""
         return self._calls("budget = ?", budget)
 
+    def budgets(self) -> list[dict[str, Any]]:
+        """See :meth:`AnswerStore.budgets`."""
+        columns = f"budget, {_SUMS}, COALESCE(SUM(settled = 0), 0)"
+        rows = self._select(f"SELECT {columns} FROM calls GROUP BY budget ORDER BY budget")
+        return [dict(zip(BUDGETED, row, strict=True)) for row in rows]
+
     def reserve(
         self, budget: str, caps: Mapping[str, float | None], *, tokens: int, cost_usd: float, seconds: float
     ) -> int | CapReached:
         """See :meth:`AnswerStore.reserve`."""
+        given = {limit: cap for limit, cap in caps.items() if cap is not None}
         with self.transaction() as connection:
-            spent = self.spent(budget)
-            open_ = self._calls("budget = ? AND settled = 0 AND until > ?", budget, time.time())
-            after = {"calls": spent.calls + 1, "tokens": spent.tokens + tokens, "usd": spent.cost_usd + cost_usd}
-            open_bounds = {"calls": 0, "tokens": open_.tokens, "usd": open_.cost_usd}
-            for limit, cap in caps.items():
-                if cap is not None and after[limit] > cap:
-                    return CapReached(limit, spent, after[limit] - open_bounds[limit] <= cap)
+            if given and (reached := self._reached(budget, given, Account(1, tokens, cost_usd))):
+                return reached
             done = connection.execute(
                 "INSERT INTO calls (budget, tokens, cost_usd, settled, until) VALUES (?, ?, ?, 0, ?)",
                 (budget, tokens, cost_usd, time.time() + seconds),
@@ -219,8 +245,39 @@ class AnswerCache(AnswerStore):
         )
 
     def _calls(self, where: str, *values: Any) -> Account:
-        columns = "COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(cost_usd), 0.0)"
-        return Account(*self._select(f"SELECT {columns} FROM calls WHERE {where}", values)[0])
+        return Account(*self._select(f"SELECT {_SUMS} FROM calls WHERE {where}", values)[0])
+
+    def _reached(self, budget: str, caps: Mapping[str, float], call: Account) -> CapReached | None:
+        """The cap that a further call would pass at its bounds; ``None`` if there is none."""
+        if _passed(caps, self._spent_so_far(budget), call) is None:
+            return None
+        spent = self.spent(budget)
+        limit = _passed(caps, spent, call)
+        if limit is None:  # somebody has removed calls from the file
+            del self._known[budget]
+            return None
+        open_ = self._calls("budget = ? AND settled = 0 AND until > ?", budget, time.time())._replace(calls=0)
+        place = _LIMITS.index(limit)
+        return CapReached(limit, spent, spent[place] + call[place] - open_[place] <= caps[limit])
+
+    def _spent_so_far(self, budget: str) -> Account:
+        """:meth:`spent`, within a transaction; adds up only the calls that were new or open when it was last called.
+
+        A settled call never changes, and no later call has a lower number. Calls that were open may be settled or gone.
+        """
+        known = self._known.get(budget, _Known())
+        if tuple(self._select(_CALL, [known.last])) != known.call:  # somebody has removed calls from the file
+            known = _Known()
+        others = (
+            "(SELECT * FROM calls WHERE budget = ? AND id > ? UNION ALL "
+            f"SELECT * FROM calls WHERE id <= ? AND id IN ({known.open_ids}))"
+        )
+        values = (budget, known.last, known.last)
+        *more, last = self._select(f"SELECT {_SUMS}, MAX(id) FROM {others} WHERE settled", values)[0]
+        *open_, open_ids = self._select(f"SELECT {_SUMS}, GROUP_CONCAT(id) FROM {others} WHERE NOT settled", values)[0]
+        settled, last = _sum(known.settled, more), max(known.last, last or 0)
+        self._known[budget] = _Known(last, tuple(self._select(_CALL, [last])), settled, open_ids or "NULL")
+        return _sum(settled, open_)
 
     def _insert(self, connection: sqlite3.Connection, otherwise: str, answer: CachedAnswer) -> int:
         values: dict[str, Any] = {name: getattr(answer, name) for name in COLUMNS} | {"created": time.time()}
@@ -260,11 +317,21 @@ class AnswerCache(AnswerStore):
         return held.connection
 
 
+def _passed(caps: Mapping[str, float], spent: Account, call: Account) -> str | None:
+    """The first cap that is below what was spent and a further call."""
+    after = dict(zip(_LIMITS, _sum(spent, call), strict=True))
+    return next((limit for limit, cap in caps.items() if after[limit] > cap), None)
+
+
+def _sum(left: Sequence[Any], right: Sequence[Any]) -> Account:
+    return Account(*(one + other for one, other in zip(left, right, strict=True)))
+
+
 def _connect(path: str) -> sqlite3.Connection:
     """A connection to a cache's file, which is made if it does not exist.
 
     Raises:
-        ValueError: If the file is something else, or was written by another version.
+        ValueError: If the file is something else, has tables that no cache has, or was written by another version.
         CacheUnusable: If it can be neither read nor made.
     """
     connection = None
@@ -287,7 +354,42 @@ def _connect(path: str) -> sqlite3.Connection:
             f"{written_by()}): export it with the release that wrote it and import the export here, or choose another "
             "file."
         )
+    try:
+        _require_plain(connection, path)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _require_plain(connection: sqlite3.Connection, path: str) -> None:
+    """Refuses a file with anything but the tables and indexes of a cache.
+
+    A view, a trigger or a computed column is a program. Reading a view of a few letters may never end.
+
+    Raises:
+        ValueError: If there is something else.
+        CacheUnusable: If the file is damaged.
+    """
+    known = {_plain(statement) for statement in _SCHEMA.split(";")}
+    known |= {_EARLIER_LACK.sub("", statement) for statement in known}
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        for kind, name, statement in connection.execute("SELECT type, name, sql FROM sqlite_master"):
+            # SQLite makes an index of its own for a primary key, without a statement.
+            if kind not in ("table", "index") or (statement is not None and _plain(statement) not in known):
+                raise ValueError(
+                    f"{path} has the {kind:.20} {name!r:.40}, which no cache of answers has: use an unchanged copy, or "
+                    "remove what was added."
+                )
+    except sqlite3.DatabaseError as error:
+        raise _unusable(path, error) from error
+
+
+def _plain(statement: str) -> str:
+    """A statement that makes a table or an index, without spaces."""
+    return re.sub(r"\s|IF NOT EXISTS", "", statement)
 
 
 def _writer(connection: sqlite3.Connection) -> str:

@@ -1,5 +1,6 @@
 """Runs whose feedback is a language model's: a fake one over HTTP, and a small real one."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import time
 import tracemalloc
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from experiments.runs.folders import RunError, commit_of_checkout
 from experiments.runs.recording import LearningCurve, read_rows
 from jobrec_gym import LLMSimulator, load_market
 from jobrec_gym.simulators.base import DECISIONS
+from jobrec_gym.simulators.budget import BudgetReached
 
 pytestmark = pytest.mark.waits
 
@@ -119,6 +122,56 @@ def test_failures_are_left_out_of_replay_and_counted(run, tmp_path):
         assert 0 < failed < 15
         # The others are paid 0.5 each, and a failure nothing.
         assert summary["online"]["cumulative_reward"] == 0.5 * (30 - failed)
+
+
+def as_source(fake, cache, **more):
+    model = {"type": "llm", "model": "openai/fake", "api_base": fake.api_base, "cache": str(cache), **more}
+    return "reward=feedback", "algo=dynaq_plus", f"env.prior_sources={{model:{in_hydra(model)}}}"
+
+
+def in_hydra(value):
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{name}:{in_hydra(entry)}" for name, entry in value.items()) + "}"
+    return f"'{value}'" if isinstance(value, str) else str(value)
+
+
+def test_a_run_says_what_a_source_of_its_prior_was_asked_also_for_evaluations(run, tmp_path):
+    with serving(decide_by_text) as fake:
+        first = run(*as_source(fake, tmp_path / "answers.sqlite"), folder="a")
+        asked = first["sources"]
+        assert asked["calls"] == fake.calls > 100, "every held-out candidate is asked about"
+        assert (asked["tokens"], asked["failures"], asked["over_budget"]) == (110 * fake.calls, 0, 0)
+        assert asked["decisions"] == asked["calls"] + asked["cache_hits"]
+        assert first["feedback"] is None
+        before = fake.calls
+        second = run(*as_source(fake, tmp_path / "answers.sqlite"), folder="b")
+        assert fake.calls == before
+    assert second["sources"]["calls"] == second["sources"]["tokens"] == 0
+    last = read_rows(tmp_path / "a" / "metrics.csv")[-1]
+    assert 0 < last["sources/calls"] <= asked["calls"]
+
+
+def test_a_run_whose_source_mostly_failed_is_not_finished_but_one_whose_source_reached_its_cap_is(run, tmp_path):
+    with serving(lambda body, number: says("Maybe")) as fake:
+        with pytest.raises(RunError, match=r"questions to the language model in `env\.prior_sources` got no answer"):
+            run(*as_source(fake, tmp_path / "failed.sqlite"), folder="failed")
+        assert not (tmp_path / "failed" / "summary.json").exists()
+    with serving(decide_by_text) as fake:
+        capped = as_source(fake, tmp_path / "capped.sqlite", budget={"max_calls": 20, "on_reached": "cosine"})
+        asked = run(*capped, folder="capped")["sources"]
+        assert fake.calls == asked["calls"] == 20
+    assert asked["failures"] == asked["over_budget"] > 100
+
+
+def test_a_source_that_was_stopped_goes_on_counting(small, tmp_path):
+    env = build.build(small()).env
+    asked = {"calls": 7, "over_budget": 2}
+    options = {"at": [], "interval": 10, "asked_of_sources": lambda: asked}
+    env.beside = {"sources": {"calls": 5, "over_budget": 1}}
+    assert LearningCurve(tmp_path / "m.csv", env, None, None, **options).sources == {"calls": 12, "over_budget": 3}
+    env.beside = {}
+    (tmp_path / "m.csv").write_text("interactions,sources/calls,sources/over_budget\n10,3,0\n")
+    assert LearningCurve(tmp_path / "m.csv", env, None, None, **options).sources == {"calls": 10, "over_budget": 2}
 
 
 def test_the_truth_of_a_model_that_cannot_be_asked_of_all_is_planted(small, tmp_path):
@@ -252,13 +305,104 @@ def test_the_check_says_what_it_will_take_before_it_asks(tmp_path, few_attacks):
         options = {"api_base": fake.api_base, "cache": tmp_path / "answers.sqlite", "budget": {"prices": (1e-3, 0.0)}}
         simulator = LLMSimulator("openai/fake", **options)
         check.check_simulator(simulator, market, sizes(**FEW), 0, say=lambda text: said.append((text, fake.calls)))
-        most = sizes(**FEW).most_calls(market, 0)
         ((forecast, asked),) = said
-        assert asked == 5 < fake.calls <= most + 5
+        assert asked == 9, "one alone, then as many as run at once"
+        left = fake.calls - asked
+        assert f"At most {fake.calls} questions. Judging by 9" in forecast
         # 100 tokens in at a tenth of a cent each.
-        assert f"{most:,} questions" in forecast and f"{110 * most:,} tokens and {0.1 * most:.2f} dollars" in forecast
+        assert f"the other {left:,} take less than two minutes, {110 * left:,} tokens and {0.1 * left:.2f}" in forecast
+        assert "kept in `simulator.cache`" in forecast
         check.check_simulator(simulator, market, sizes(**FEW), 0, say=lambda text: said.append((text, fake.calls)))
-    assert "at no cost" in said[1][0]
+    n = asked + left
+    assert said[1] == (f"At most {n} questions. {n} of them were answered before, at no cost now.", n)
+
+
+def test_a_check_that_is_continued_says_what_the_rest_takes(tmp_path, few_attacks):
+    market, said = load_market("recorded"), []
+    with serving(decide_by_text) as fake:
+        options = {"api_base": fake.api_base, "cache": tmp_path / "answers.sqlite"}
+        part, whole = (LLMSimulator("openai/fake", **options, budget=budget) for budget in ({"max_calls": 40}, {}))
+        for simulator in (part, whole):
+            check.check_simulator(simulator, market, sizes(**FEW), 0, say=said.append)
+        n = fake.calls
+    assert said[1].startswith(
+        f"At most {n} questions. 40 of them were answered before, at no cost now. "
+        f"Judging by 9 that were asked now, the other {n - 49} take less than two minutes, "
+    )
+
+
+def test_the_time_of_a_check_is_that_of_its_calls_without_the_first(monkeypatch, few_attacks):
+    said = []
+    with serving(decide_by_text) as fake:
+        # A call takes a minute, and the first call, which loads libraries, ten hours.
+        clock = SimpleNamespace(perf_counter=lambda: 60 * fake.calls + 36_000 * (fake.calls > 0))
+        monkeypatch.setattr(check, "time", clock)
+        simulator = LLMSimulator("openai/fake", api_base=fake.api_base)
+        result = check.check_simulator(simulator, load_market("recorded"), sizes(**FEW), 0, say=said.append)
+        left = fake.calls - 9
+    assert f"the other {left} take about {left} minutes" in said[0]
+    assert "kept in" not in said[0], "without a cache nothing is"
+    assert result["cost"]["seconds_per_call"] == 60
+
+
+@pytest.mark.parametrize(
+    ("caps", "words"),
+    [
+        ({"budget": {"max_calls": 40}}, "9 of the 40 calls that `simulator.budget.max_calls` allows are spent"),
+        ({"budget": {"max_tokens": 5_000}}, "990 of the 5,000 tokens that `simulator.budget.max_tokens` allows"),
+        (
+            {"max_usd": 4.0, "budget": {"prices": (1e-3, 0.0)}},
+            "0.90 of the 4.00 usd that `simulator.max_usd` allows are spent: raise it",
+        ),
+    ],
+)
+def test_a_cap_that_may_end_a_check_is_named_before_it_asks(few_attacks, caps, words):
+    market, said = load_market("recorded"), []
+    with serving(decide_by_text) as fake:
+        simulator = LLMSimulator("openai/fake", api_base=fake.api_base, **caps)
+        with contextlib.suppress(BudgetReached):
+            check.check_simulator(simulator, market, sizes(**FEW), 0, say=said.append)
+    assert words in said[0]
+
+
+def test_a_check_that_a_cap_ends_keeps_the_measures_that_are_complete(tmp_path):
+    with serving(decide_by_text) as fake:
+        options = llm(fake, tmp_path, "simulator.budget.max_calls=50", "simulator.budget.on_reached=cosine")
+        few = "n_matches=4", "n_sample=8", "n_repeats=2", "n_attacked=1", "n_swaps=1"
+        done = run_command("llm.check", *options, *few, f"hydra.run.dir={tmp_path / 'run'}")
+        assert fake.calls == 50
+    assert done.returncode == 1
+    assert 'error: the check is not complete, "-" stands for what it lacks: the budget of 50 calls' in done.stderr
+    content = json.loads((tmp_path / "run" / "check.json").read_text())
+    assert content["repeats"]["n"] == 2 and content["injection"] is content["identity"] is None
+    assert content["stopped"].startswith("the budget of 50 calls is reached")
+    rows = {row[0]: row for row in content["tables"][0]["rows"]}
+    assert rows["same decision, asked again"][3] == "2"
+    assert rows["decisions moved up by injection"][1:] == ["-", "", "-"]
+    assert " ".join(rows["same decision, asked again"]) in [" ".join(line.split()) for line in done.stdout.splitlines()]
+
+
+def test_a_cap_before_the_first_measure_is_complete_is_an_error(few_attacks):
+    said = []
+    with serving(decide_by_text) as fake:
+        simulator = LLMSimulator("openai/fake", api_base=fake.api_base, budget={"max_calls": 0})
+        with pytest.raises(BudgetReached):
+            check.check_simulator(simulator, load_market("recorded"), sizes(**FEW), 0, say=said.append)
+        assert fake.calls == 0
+    assert "None could be tried now: budget. the budget of 0 calls is reached" in said[0]
+
+
+def test_a_check_takes_all_pairs_where_a_size_is_null():
+    said = []
+    simulator = LLMSimulator("openai/fake", api_base="http://127.0.0.1:9/v1", cache_mode="replay")
+    everything = sizes(repeats=None, swaps=0, attacked=0)
+    result = check.check_simulator(simulator, load_market("recorded"), everything, 0, say=said.append)
+    assert result["decisions"]["failures"] == {"not_recorded": 20}
+    market = load_market("recorded")
+    mixed = len(check.own_occupation(market)[0]) + len(check.mismatches(market)[0])
+    n_questions = int(said[0].split()[2].replace(",", ""))
+    assert 3 * mixed < n_questions < 3 * mixed + 200, "plain, again, and in another order"
+    assert said[0].endswith("None could be tried now: not_recorded.")
 
 
 def test_the_file_of_a_check_has_the_table_that_is_printed(tmp_path):
@@ -373,9 +517,10 @@ def test_an_unknown_seniority_is_neither_equal_nor_another(tmp_path):
     assert [side.tolist() for side in other] == [[0, 2], [2, 2]]
 
 
-def test_the_check_of_failures_counts_them(few_attacks):
+@pytest.mark.parametrize("policy", ["skip", "cosine"])
+def test_the_check_of_failures_counts_them(few_attacks, policy):
     with serving(fails(400)) as fake:
-        simulator = LLMSimulator("openai/fake", api_base=fake.api_base)
+        simulator = LLMSimulator("openai/fake", api_base=fake.api_base, retries={"on_failure": policy})
         result = check.check_simulator(simulator, load_market("recorded"), sizes(**FEW), 0)
     assert result["decisions"]["failures"] == {"rejected": 20}
     assert (result["decisions"]["n"], result["decisions"]["n_asked"]) == (0, 20)

@@ -160,7 +160,26 @@ def test_a_failure_says_what_came_and_is_kept_unless_a_change_of_the_server_mend
 
 def test_an_answer_without_token_probabilities_is_not_kept_and_one_with_others_is():
     assert not parse_probability(choice('{"apply": "Yes"}')).kept
-    assert parse_probability(choice('{"apply": "Yes"}', tokens=[('{"apply":"', {}), ("Yes", {"Maybe": 1.0})])).kept
+    other = parse_probability(choice('{"apply": "Yes"}', tokens=[('{"apply":"', {}), ("Yes", {"Maybe": 1.0})]))
+    assert (other.status, other.kept) == ("no_logprobs", True)
+    assert re.search("neither Yes nor No .* what came: .*Yes", other.reason)
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "reason"),
+    [
+        ({"content": []}, "no alternatives"),
+        ({"content": None}, "no alternatives"),
+        ({"tokens": ["Yes"], "token_logprobs": [-0.1], "top_logprobs": [{"Yes": -0.1}]}, "no alternatives"),
+        ({"content": [{"token": '{"apply": "'}, {"token": "Yes", "top_logprobs": []}, {"token": '"}'}]}, "no alternat"),
+        ({"content": [{"token": '{"apply": "'}, {"token": "Yes", "top_logprobs": [{"token": "Yes"}]}]}, "another form"),
+        ([0.1], "another form"),
+    ],
+)
+def test_a_server_that_leaves_out_the_alternatives_is_named_and_may_be_asked_again(logprobs, reason):
+    answer = parse_probability(choice('{"apply": "Yes"}') | {"logprobs": logprobs})
+    assert (answer.status, answer.kept) == ("no_logprobs", False)
+    assert re.search(f"the server sent .*{reason}.*; what came: .*Yes", answer.reason)
 
 
 def test_what_a_model_says_comes_without_keys():
@@ -194,7 +213,16 @@ def test_a_refusal_and_a_cut_are_told_apart_from_an_answer():
     whole = '{"reason": "", "decision": "apply"}'
     assert parse_decision(choice(None, refusal="I cannot")).status == "refusal"
     assert parse_decision(choice(whole, finish="content_filter")).status == "refusal"
-    assert parse_decision(choice(whole, finish="length")).status == "truncated"
+    assert parse_decision(choice(whole[:-1], finish="length")).status == "truncated"
+    assert parse_decision(choice('{"decision": "apply"}', finish="length")).status == "truncated"
+
+
+def test_a_whole_answer_counts_though_blanks_after_it_used_up_the_limit():
+    answer = parse_decision(choice('{"reason": "fits", "decision": "apply"}\n\n\n', finish="length"))
+    assert (answer.status, answer.decision) == ("ok", "apply")
+    tokens = [('{"apply":"', {}), ("Yes", YES_NO), ('"}', {}), ("\n\n\n", {})]
+    answer = parse_probability(choice('{"apply":"Yes"}\n\n\n', finish="length", tokens=tokens))
+    assert (answer.status, answer.probability) == ("ok", pytest.approx(0.75))
 
 
 YES_NO = {"Yes": 0.6, "No": 0.2, "Maybe": 0.2}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -269,6 +270,102 @@ def test_a_line_that_is_not_json_and_an_unknown_ending_are_named(cache, tmp_path
             cache.import_(tmp_path / "a.jsonl")
     with pytest.raises(ValueError, match=r"`path` must end in \.jsonl or \.parquet"):
         cache.export(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_an_export_that_unpacks_to_too_much_is_refused_and_nothing_is_imported(cache, tmp_path, ending):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    for number in range(2):
+        cache.put(answer(applicant=str(number), job="x" * 1_000))
+    path = tmp_path / f"answers.{ending}"
+    cache.export(path)
+    other = AnswerCache(tmp_path / "other.sqlite")
+    for max_bytes in (100, 1_500):
+        with pytest.raises(ValueError, match=rf"{ending} has texts of more than {max_bytes:,} bytes together: give "):
+            other.import_(path, max_bytes=max_bytes)
+    assert other.summary() == []
+    assert other.import_(path, max_bytes=10_000) == 2
+    other.close()
+
+
+def test_a_text_that_many_rows_of_an_export_share_is_in_memory_once(cache, tmp_path):
+    arrow = pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra 'data'")
+    n_rows, n_letters = 2_000, 50_000
+    cache.put(answer(job="x" * n_letters))
+    cache.export(tmp_path / "one.parquet")
+    table = parquet.read_table(tmp_path / "one.parquet").combine_chunks()
+    columns = [arrow.DictionaryArray.from_arrays(np.zeros(n_rows, np.int32), each.chunk(0)) for each in table.columns]
+    path = tmp_path / "many.parquet"
+    parquet.write_table(arrow.table(columns, names=table.column_names).cast(table.schema), path, compression="zstd")
+    assert path.stat().st_size < n_letters
+    tracemalloc.start()
+    assert AnswerCache(tmp_path / "other.sqlite").import_(path) == 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < n_rows * n_letters / 10
+
+
+@pytest.mark.parametrize("kind", ["binary", "list_"])
+def test_a_parquet_file_with_columns_of_another_type_is_refused_before_it_is_read(cache, tmp_path, kind):
+    arrow = pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra 'data'")
+    kind = arrow.binary() if kind == "binary" else arrow.list_(arrow.string())
+    parquet.write_table(arrow.table({"job": arrow.nulls(2, kind)}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet has columns of a wrong type: \['job'\]"):
+        cache.import_(tmp_path / "a.parquet")
+
+
+def test_an_import_keeps_the_types_of_equal_numbers(cache, tmp_path):
+    cache.put(answer(tokens=1, cost_usd=1.0, probability=1.0))
+    cache.export(tmp_path / "a.jsonl")
+    other = AnswerCache(tmp_path / "other.sqlite")
+    other.import_(tmp_path / "a.jsonl")
+    (found,) = other.answers()
+    assert [type(value) for value in (found.tokens, found.cost_usd, found.probability)] == [int, float, float]
+    other.close()
+
+
+ADDED = {
+    "a view in place of the answers": """DROP TABLE answers; CREATE VIEW answers AS
+        WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n AS key, n AS model FROM c""",
+    "a view beside them": "CREATE VIEW more AS SELECT 1",
+    "a trigger": "CREATE TRIGGER t AFTER DELETE ON claims BEGIN DELETE FROM answers; END",
+    "a computed column": "ALTER TABLE calls ADD COLUMN more TEXT AS (hex(zeroblob(100000000)))",
+    "an index over a computation": "CREATE INDEX more ON claims (hex(zeroblob(100000000)))",
+    "another table": "CREATE TABLE more (text TEXT)",
+    "a virtual table": "DROP TABLE about; CREATE VIRTUAL TABLE about USING fts5(name, value)",
+}
+
+
+@pytest.mark.parametrize("how", ADDED)
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_a_file_with_more_than_the_tables_of_a_cache_is_refused(how, is_writable, readable):
+    path = readable / "answers.sqlite"
+    cache = AnswerCache(path)
+    cache.put(answer())
+    cache.close()
+    connection = sqlite3.connect(path)
+    try:
+        connection.executescript(f"{ADDED[how]}; PRAGMA journal_mode = DELETE")
+    except sqlite3.OperationalError as error:
+        pytest.skip(f"this SQLite has no such thing: {error}")
+    finally:
+        connection.close()
+    message = r"answers\.sqlite has the (view|trigger|table|index) '\w+', which no cache of answers has: use an un"
+
+    def refuses():
+        with pytest.raises(ValueError, match=message):
+            AnswerCache(path)
+        return True
+
+    if is_writable:
+        assert refuses()
+    else:
+        path.chmod(0o444)
+        readable.chmod(0o555)
+        assert as_nobody(refuses)
 
 
 def flip(path, before, after):

@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import importlib.util
 import json
 import math
@@ -6,6 +7,8 @@ import multiprocessing
 import pickle
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -45,6 +48,7 @@ from jobrec_gym.simulators.sqlite_cache import AnswerCache
 
 pytestmark = pytest.mark.waits
 
+ROOT = Path(__file__).parents[2]
 COOK, CHEF = {"occupation": "cook"}, {"title": "chef"}
 
 
@@ -153,6 +157,7 @@ def test_a_server_that_asks_to_wait_is_waited_for(market):
         fails(402),
         errs(429, "Insufficient balance, please recharge"),
         errs(400, "Your credit balance is too low to access the API."),
+        errs(400, "No more money", "insufficient_quota"),
     ],
     ids=lambda reply: str(reply["status"]),
 )
@@ -160,6 +165,12 @@ def test_an_account_without_money_is_asked_once(market, reply):
     with serving(reply) as fake, pytest.raises(ModelUnusable, match="no money left"):
         simulator(fake, calls={"concurrency": 1}).bind(market).feedback(*ids((0, 0), (0, 1), (0, 2)))
     assert fake.calls == 1
+
+
+@pytest.mark.parametrize("words", ["insufficient balance", "insufficient_quota", "Your credit balance is too low"])
+def test_the_text_of_a_job_in_an_error_does_not_end_a_run(market, words):
+    with serving(errs(400, f"Invalid prompt: text 'explains {words} to customers' was flagged", "invalid")) as fake:
+        assert simulator(fake).bind(market).feedback(*ids((0, 0))).status[0] == "rejected"
 
 
 def test_the_ordinary_limit_of_a_rate_is_tried_again(market):
@@ -443,6 +454,93 @@ def test_an_answer_without_a_bill_counts_at_its_upper_bound(market):
         assert bound.feedback(*ids((0, 0))).status[0] == "ok"
         sent = sum(len(message["content"].encode()) for message in fake.requests[0]["messages"])
         assert bound.simulator.spent.tokens >= sent
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens", "cost_usd"),
+    [
+        ({"prompt_tokens": 300, "completion_tokens": 10}, 310, 0.0035),
+        ({"prompt_tokens": None, "completion_tokens": 10, "total_tokens": 310}, 310, 0.0035),
+        ({"prompt_tokens": 300, "total_tokens": 310}, 310, 0.0035),
+        ({"prompt_tokens": 300, "completion_tokens": 0, "total_tokens": 300}, 300, 0.0030),
+        ({"total_tokens": 310}, 310, 0.0155),  # it is not said which: all at the dearer price
+        ({"completion_tokens": 10}, None, None),
+        ({"prompt_tokens": 300}, None, None),
+        ({"prompt_tokens": 0, "completion_tokens": 10, "total_tokens": 10}, None, None),
+    ],
+    ids=str,
+)
+def test_a_bill_that_lacks_a_count_is_completed_by_the_total_or_counts_at_its_bound(market, usage, tokens, cost_usd):
+    answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "fake"}
+    body = answer | {"choices": [decides("save")["choice"]], "usage": usage}
+    with serving(sends(body)) as fake:
+        bound = simulator(fake, budget={"prices": (1e-5, 5e-5)}).bind(market)
+        assert bound.feedback(*ids((0, 0))).status[0] == "ok"
+        spent = bound.simulator.spent
+        if tokens is None:
+            sent = sum(len(message["content"].encode()) for message in fake.requests[0]["messages"])
+            assert spent.tokens >= sent and spent.cost_usd >= 1e-5 * sent
+        else:
+            assert (spent.tokens, spent.cost_usd) == (tokens, pytest.approx(cost_usd))
+
+
+def test_an_error_after_the_answer_may_be_on_the_bill(market, monkeypatch):
+    import litellm
+
+    def fails_late(**_):
+        raise RuntimeError("cannot do what comes after the answer")
+
+    with serving(decides("apply")) as fake:
+        bound = simulator(fake).bind(market)
+        monkeypatch.setattr(litellm, "completion", fails_late)
+        assert bound.feedback(*ids((0, 0))).status[0] == "bad_response"
+        assert bound.simulator.spent.tokens > 100
+
+
+_ENDS_DURING_A_CALL = """
+import sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from jobrec_gym import LLMSimulator, load_market
+from jobrec_gym.simulators import asking
+
+
+def tells_the_end():
+    pool = ThreadPoolExecutor(1)
+    try:
+        while True:
+            pool.submit(int)
+            time.sleep(0.01)
+    except RuntimeError:  # pools take nothing any more: the script has ended
+        print("ended", flush=True)
+
+
+asking.wait = lambda *_, **__: sys.stdin.readline()
+api_base, path = sys.argv[1:]
+bound = LLMSimulator("openai/fake", api_base=api_base, cache=path, calls={"timeout": 3_600.0}).bind(
+    load_market("default", n_jobs=60, n_applicants=40)
+)
+print(bound.feedback(np.array([0]), np.array([0])).status[0], flush=True)
+threading.Thread(target=tells_the_end, daemon=True).start()
+"""
+
+
+def test_an_answer_that_comes_after_the_end_of_a_script_is_kept_and_on_the_bill(tmp_path):
+    path, release = tmp_path / "answers.sqlite", threading.Event()
+    with serving(waits(release, decides("apply"))) as fake:
+        command = [sys.executable, "-c", _ENDS_DURING_A_CALL, fake.api_base, str(path)]
+        with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as script:
+            assert fake.calls_once_there(1) == 1
+            script.stdin.write("the batch's time is over\n")
+            script.stdin.flush()
+            assert [script.stdout.readline() for _ in range(2)] == ["timeout\n", "ended\n"]
+            release.set()
+        assert script.returncode == 0
+        again = LLMSimulator("openai/fake", api_base=fake.api_base, cache=path)
+        assert again.spent == Spending(1, 110, 0.0)
+        assert [answer.decision for answer in again.cache.answers()] == ["apply"]
 
 
 def test_a_refused_connection_costs_nothing(market):
@@ -1161,6 +1259,36 @@ def test_what_is_not_named_stays_when_something_changes(tmp_path):
     assert again.cache.path == made.cache.path
 
 
+def test_a_copy_shares_answers_and_caps_also_without_a_file(market):
+    with serving(decides("apply")) as fake:
+        made = simulator(fake, budget={"max_calls": 3, "on_reached": "stop"}, calls={"concurrency": 1})
+        made.bind(market).feedback(*ids((0, 0), (0, 1)))
+        copy = made.changed(retries={"on_failure": "cosine"})
+        assert copy.bind(market).feedback(*ids((0, 0), (0, 1))).cached.all()
+        again = copy.changed(sampling=replace(copy.sampling, repeat=1))
+        with pytest.raises(BudgetReached, match="Give `cache` a file"):
+            again.bind(market).feedback(*ids((0, 0), (0, 1)))
+        assert fake.calls == 3 == made.spent.calls == copy.spent.calls == again.spent.calls
+        assert (made.usage.calls, copy.usage.calls, again.usage.calls) == (2, 0, 1)
+        more = again.changed(budget={"max_calls": 4, "on_reached": "stop"}).bind(market)
+        with pytest.raises(BudgetReached):
+            more.feedback(*ids((0, 2), (0, 3)))
+        assert fake.calls == 4
+
+
+def test_answers_without_a_file_live_as_long_as_the_last_copy(tmp_path):
+    made = LLMSimulator("openai/x")
+    copy, other = made.changed(max_usd=1.0), made.changed(cache=tmp_path / "answers.sqlite")
+    folder = Path(made.cache.path).parent
+    assert copy.cache is made.cache and other.cache.path == str(tmp_path / "answers.sqlite")
+    del made
+    gc.collect()
+    assert folder.is_dir()
+    del copy
+    gc.collect()
+    assert not folder.exists()
+
+
 def test_what_follows_from_mode_and_model_follows_from_the_changed_ones(monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     made = LLMSimulator("openai/x", sampling={"seed": 7})
@@ -1280,6 +1408,50 @@ def test_an_address_of_the_environment_is_part_of_what_answers_are_kept_under(ma
         made = LLMSimulator("openai/fake", api_key="none", cache=tmp_path / "answers.sqlite")
         made.bind(market).feedback(*ids((0, 0)))
         assert made.cache.summary()[0]["api_base"] == made.to_spec()["api_base"] == fake.api_base
+
+
+@pytest.mark.parametrize(
+    ("model", "variable"),
+    [
+        ("hosted_vllm/fake", "HOSTED_VLLM_API_BASE"),
+        ("lm_studio/fake", "LM_STUDIO_API_BASE"),
+        ("lm_studio/fake", "OPENAI_BASE_URL"),
+        ("deepseek/fake", "DEEPSEEK_API_BASE"),
+        ("openrouter/fake", "OPENROUTER_API_BASE"),
+        ("azure/fake", "AZURE_API_BASE"),
+        ("litellm_proxy/fake", "LITELLM_PROXY_API_BASE"),
+    ],
+)
+def test_two_servers_that_the_environment_names_are_two_models(market, monkeypatch, tmp_path, model, variable):
+    for name, value in {"API_KEY": "none", "API_VERSION": "2024-10-21"}.items():
+        monkeypatch.setenv(f"{model.partition('/')[0].upper()}_{name}", value)
+    with serving(decides("apply")) as one, serving(decides("save")) as other:
+        for fake, word in ((one, "apply"), (other, "save")):
+            monkeypatch.setenv(variable, fake.api_base)
+            made = LLMSimulator(model, cache=tmp_path / "answers.sqlite", retries={"attempts": 0})
+            assert made.bind(market).feedback(*ids((0, 0))).decision[0] == word
+            assert made.to_spec()["api_base"] == fake.api_base
+        assert (one.calls, other.calls) == (1, 1)
+
+
+def test_a_public_address_in_the_environment_keeps_the_keys_of_answers_without_it(monkeypatch):
+    monkeypatch.delenv("GROQ_API_BASE", raising=False)
+    made = LLMSimulator("groq/x")
+    assert made.to_spec()["api_base"] is None
+    monkeypatch.setenv("GROQ_API_BASE", "https://api.groq.com/openai/v1")  # where litellm asks anyway
+    assert LLMSimulator("groq/x").key(COOK, CHEF) == made.key(COOK, CHEF)
+    monkeypatch.setenv("GROQ_API_BASE", "https://gateway.example/v1")
+    assert LLMSimulator("groq/x").key(COOK, CHEF) != made.key(COOK, CHEF)
+
+
+def test_an_azure_key_is_sent_though_no_version_is_set(market, monkeypatch):
+    monkeypatch.setenv("AZURE_API_KEY", "from-environment")
+    monkeypatch.delenv("AZURE_API_VERSION", raising=False)
+    monkeypatch.delenv("AZURE_API_BASE", raising=False)
+    with serving(decides("apply")) as fake:
+        made = LLMSimulator("azure/fake", api_base=fake.api_base, retries={"attempts": 0})
+        assert made.bind(market).feedback(*ids((0, 0))).status[0] == "ok"
+        assert fake.keys == ["from-environment"]
 
 
 def test_a_repeat_asks_anew_within_the_same_budget(market, tmp_path):

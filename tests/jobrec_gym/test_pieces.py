@@ -62,5 +62,7 @@ def test_a_text_is_cut_behind_a_sentence_else_behind_a_word():
     assert first_sentences("We bake bread. We sell what we bake.", 20) == "We bake bread."
     assert first_sentences("Tasks:\n- bake\n- sell bread", 14) == "Tasks:\n- bake"
     assert first_sentences("一二三。四五。六", 6) == "一二三。", "and not one letter more"
+    for mark in "।॥؟۔։።။។":  # noqa: RUF001
+        assert first_sentences(f"ab cd{mark} ef gh", 9) == f"ab cd{mark}", "marks of other scripts end a sentence too"
     assert first_sentences("x" * 30, 20) == "x" * 20
     assert first_sentences("Cost 3.5 and more of it", 12) == "Cost 3.5 and", "a full stop within a number ends nothing"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jobrec_gym import Interactions, RuleSimulator, load_market
+from jobrec_gym import Feedback, Interactions, RecordedSimulator, RuleSimulator, load_market
 from jobrec_gym.off_policy import estimate, estimate_all
 from jobrec_gym.prediction_powered import powered_mean, t_quantile
 
@@ -127,6 +127,56 @@ def test_a_judge_counts_by_how_well_it_agrees_if_some_recommendations_have_no_an
     assert weights["truth"] > 0.5 > 0.1 > weights["noise"]
 
 
+class Answers:
+    """A simulator that answers by the job, about no job above 30, and notes what it is asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def bind(self, market):
+        return self
+
+    def feedback(self, applicant_ids, job_ids, interaction_keys=None):
+        self.asked += list(zip(applicant_ids.tolist(), job_ids.tolist(), strict=True))
+        status = np.where(job_ids > 30, "cosine:budget", "ok")
+        return Feedback.of(["ignore"] * len(job_ids), job_ids / 60, status=status)
+
+
+def test_a_pair_that_was_not_judged_counts_as_the_mean_of_the_others(log):
+    table = np.tile(np.where(np.arange(60) > 30, np.nan, np.arange(60) / 60), (40, 1))
+    shown = log.sets(np.arange(120)).ravel()
+    filled = np.where(np.isnan(table), shown[shown <= 30].mean() / 60, table)
+    n_missing = int((shown > 30).sum())
+    wanted = estimate(None, log, judge=filled)
+    for judge in (table, lambda applicant_ids, job_ids: table[applicant_ids, job_ids], Answers()):
+        with pytest.warns(UserWarning, match=f"`judge` did not judge {n_missing} of 240 shown pairs"):
+            found = estimate(None, log, judge=judge)
+        assert (found.value, found.judge_weight) == pytest.approx((wanted.value, wanted.judge_weight), abs=1e-12)
+
+
+def test_a_simulator_judges_each_shown_pair_once(market, log):
+    asked, twice = Answers(), log.take(np.tile(np.arange(120), 2))
+    with pytest.warns(UserWarning, match="did not judge"):
+        estimate(None, twice, judge=asked)
+    pairs = {(a, j) for a, jobs in zip(log.applicant_ids.tolist(), log.sets(np.arange(120)), strict=True) for j in jobs}
+    assert len(asked.asked) == len(pairs) and set(asked.asked) == pairs
+
+
+def test_simulators_and_their_specs_judge_by_the_rewards_that_they_expect(market, log):
+    rules = RuleSimulator(seed=0, noise=0.5)
+    wanted = estimate(None, log, judge=rules.bind(market).expected_reward)
+    for judge in (rules, rules.to_spec(), rules.bind(market)):
+        assert estimate(None, log, judge=judge) == wanted
+
+    recorded, rng = load_market("recorded"), np.random.default_rng(0)
+    people, jobs = np.arange(120), rng.integers(40, size=120)
+    reward = np.where(np.arange(120) < 40, rng.normal(size=120), np.nan)
+    few = Interactions.of(recorded, people, jobs, reward, shown=jobs[:, None], propensity=np.ones(120))
+    wanted = estimate(None, few, judge=RecordedSimulator().bind(recorded).expected_reward)
+    for judge in ({"type": "recorded"}, RecordedSimulator()):
+        assert estimate(None, few, judge=judge) == wanted
+
+
 def test_what_a_judge_stands_in_place_of_is_refused(log):
     table = np.zeros((40, 60))
     with pytest.raises(ValueError, match='reward model of `method="dr"`, got'):
@@ -135,10 +185,18 @@ def test_what_a_judge_stands_in_place_of_is_refused(log):
         estimate(None, log, judge=table, reward_model=lambda applicant_ids, job_ids: job_ids + 0.0)
     with pytest.raises(ValueError, match=r"`clip` must be None beside `judge`, got 2.0: .* Leave out `clip`, or"):
         estimate(None, log, judge=table, clip=2.0)
-    with pytest.raises(ValueError, match=r"an array \(n_applicants, n_jobs\) = \(40, 60\), got \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"an array \(n_applicants, n_jobs\) = \(40, 60\), .* got ndarray \(2, 2\)"):
         estimate(None, log, judge=np.zeros((2, 2)))
     with pytest.raises(ValueError, match="`judge` must give finite rewards"):
         estimate(None, log, judge=np.full((40, 60), np.nan))
+    with pytest.raises(ValueError, match="`judge` must give finite rewards .* some are infinite"):
+        estimate(None, log, judge=np.full((40, 60), np.inf))
+    with pytest.raises(ValueError, match=r"`judge` must be an array .* or a simulator, got object"):
+        estimate(None, log, judge=object())
+    with pytest.raises(ValueError, match=r"`judge` must give finite rewards \(120, 2\), got no array of numbers"):
+        estimate(None, log, judge=lambda applicant_ids, job_ids: Feedback.of(["apply"], [1.0]))
+    with pytest.raises(ValueError, match="must be one of .* or 'module:Class', got 'rule'"):
+        estimate(None, log, judge={"type": "rule"})
 
 
 def test_a_judge_of_two_people_is_refused():

@@ -26,6 +26,7 @@ from jobrec_gym.simulators.base import Feedback
 from jobrec_gym.wrappers import EmbeddingAction
 
 ALL = np.arange(40)[:, None], np.arange(60)
+SIDES = ("applicants", "jobs")
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,24 @@ def test_a_live_model_is_asked_of_what_is_shown_and_of_nothing_else(market):
     n_told = int((~is_odd).sum())
     middle = (0.5 + 0.9 * n_told) / (1 + n_told)
     assert sorted(set(again["pairs"].ravel().tolist())) == pytest.approx([middle, 0.9])
+
+
+class Silent(Live):
+    """A live model that answers about even jobs only: 0.9 if the applicant's id is even, else 0.7."""
+
+    def feedback(self, applicant_ids, job_ids, interaction_keys=None):
+        said = super().feedback(applicant_ids, job_ids)
+        return dataclasses.replace(said, probability=said.probability - (applicant_ids % 2) / 5)
+
+
+def test_a_pair_without_an_answer_says_nothing_about_its_job_also_less_the_mean(market):
+    means = np.linspace(0, 1, len(market.jobs))
+    ask = SourcedPairValues(market, (), 0.0, {"model": {"values": Silent(), "less_job_mean": means}})
+    jobs, even = np.array([1, 21, 41, 59]), np.array([0, 20])
+    assert set(ask(np.zeros(4, int), jobs).ravel().tolist()) == {0.5}
+    told = ask(np.zeros(2, int), even).ravel()
+    np.testing.assert_allclose(told, 0.5 + (0.9 - means[even]) / 2, rtol=1e-6)
+    np.testing.assert_allclose(ask(np.zeros(4, int), jobs).ravel(), (0.5 + told.sum()) / 3, rtol=1e-6)
 
 
 class Noisy(Live):
@@ -300,6 +319,51 @@ def test_a_description_tells_one_source_from_another_in_every_process(market):
     assert len(told) == 3
 
 
+def test_settings_tell_apart_what_the_description_does_not_and_descriptions_stay_as_they_were(market):
+    def opened(simulator):
+        values = SourcedPairValues(market, (), 0.0, {"a": simulator})
+        return values.described["a"], values.settings["a"]
+
+    for mode in ("decision", "probability"):
+        model = LLMSimulator("openai/m", api_base="http://127.0.0.1:1/v1", mode=mode)
+        order = {"decisions": model.elicitation.decisions[::-1]}
+        others = [
+            model.changed(api_base="http://127.0.0.1:2/v1"),
+            model.changed(sampling={"temperature": 1.5}),
+            model.changed(elicitation=order),
+        ]
+        assert {opened(each)[0] for each in others} == {opened(model)[0]}
+        # The order of decisions is no part of a question about Yes or No.
+        assert len({opened(each)[1] for each in (model, *others)}) == (4 if mode == "decision" else 3)
+        assert opened(model) == opened(LLMSimulator.from_spec(model.to_spec()))
+    assert SourcedPairValues(market, (), 0.0, {"a": Live(), "b": "cosine"}).settings == {}
+
+
+def test_an_agent_of_an_earlier_version_has_no_settings_that_could_differ(market):
+    model = LLMSimulator("openai/m", api_base="http://127.0.0.1:1/v1")
+    other = model.changed(api_base="http://127.0.0.1:2/v1")
+    env = JobRecEnv(market, prior_sources={"model": model})
+
+    class Agent:
+        reads = {"pairs": ["model"], "prior_sources": env.prior_sources}  # noqa: RUF012
+
+        def q_values(self, observation):
+            return observation["pairs"][..., 0]
+
+    class Answers(Live):
+        """Answers as `other` without being asked, and describes itself as `other` does."""
+
+        to_spec, __repr__ = other.to_spec, lambda self: repr(other)
+
+    def rank():
+        return recommend(Agent(), market, 1, observation={"prior_sources": {"model": Answers()}})
+
+    assert rank()
+    Agent.reads["source_settings"] = env.source_settings
+    with pytest.raises(ValueError, match=r"must ask language models as in training, with .*:1/v1.*, got .*:2/v1"):
+        rank()
+
+
 def test_the_mean_of_the_job_may_be_asked_for_by_numpys_true(market, table):
     def shown(less):
         return SourcedPairValues(market, (), 0.0, {"a": {"values": table, "less_job_mean": less}})(*ALL)
@@ -351,3 +415,13 @@ def test_the_recorded_market_has_a_recording_of_every_pair():
     market = load_market("recorded")
     said = SourcedPairValues(market, (), 0.0, {"model": RecordedSimulator()})
     assert not said.is_live and np.isfinite(said(np.arange(120)[:, None], np.arange(40))).all()
+
+
+def test_a_recording_of_some_pairs_says_its_middle_about_the_others(tmp_path):
+    default, recorded = load_market("default"), load_market("recorded")
+    with pytest.warns(UserWarning, match=r"lacks 880 of 1,000 applicants and 1,960 of 2,000 jobs"):
+        said = SourcedPairValues(default, (), 0.0, {"model": RecordedSimulator()})
+    known = [np.flatnonzero(np.isin(getattr(default, side).keys, getattr(recorded, side).keys)) for side in SIDES]
+    values = said(known[0][:, None], np.arange(2000))[..., 0]
+    others = np.delete(values, known[1], axis=1)
+    np.testing.assert_allclose(others, values[:, known[1]].mean(), atol=1e-6)

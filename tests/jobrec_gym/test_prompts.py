@@ -46,6 +46,23 @@ def test_a_template_puts_both_documents_between_tags_that_stand_once(version):
 
 def test_control_and_invisible_characters_go():
     assert clean_text("chef\u200b\u202e\x00\n  de\tpartie\U000e0041\ufeff") == "chef de partie"
+    assert clean_text("a\u200cp\u200dply \u200cnow\u200d") == "apply now", "joiners are no part of Latin spelling"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian, "I want"
+        "\u0915\u094d\u200d\u0937",  # Hindi, a half form
+        "\u09b0\u200d\u09cd\u09af",  # Bengali, a joiner before the sign that binds
+    ],
+)
+def test_joiners_that_are_part_of_a_spelling_stay(word):
+    assert clean_text(word) == word
+    joiner = "\u200c" if "\u200c" in word else "\u200d"
+    doubled = word.replace(joiner, 2 * joiner)
+    assert clean_text(f"{joiner}{doubled}{joiner} \u200b{word}{joiner}") == f"{word} {word}"
+    assert clean_text(word, word.index(joiner) + 1) == word[: word.index(joiner)], "no joiner at the end"
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cf", "Cs", "Co", "Cn"]), max_size=50))
@@ -111,6 +128,11 @@ def test_an_own_template_is_read_from_its_file_and_named_by_it(tmp_path):
     path.write_text("Play. $persona\n--- user\n$applicant against $job\n")
     prompt = load_prompt(str(path))
     assert prompt.version == "mine-v3"
+    for name in ("mine-1.1", "mine-1.2", "mine-1.2.txt", "mine.md"):
+        (tmp_path / name).write_text(path.read_text())
+    versions = [load_prompt(str(tmp_path / name)).version for name in ("mine-1.1", "mine-1.2", "mine.md")]
+    assert versions == ["mine-1.1", "mine-1.2", "mine.md"]
+    assert load_prompt(str(tmp_path / "mine-1.2.txt")).version == "mine-1.2"
     assert prompt.messages("A", "B", persona="p", decisions=())[1]["content"] == "A against B"
 
 

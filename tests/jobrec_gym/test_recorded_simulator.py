@@ -51,18 +51,28 @@ def test_expected_rewards_and_decisions_are_those_of_the_feedback(market, path):
 
 def test_the_default_market_is_answered_for_recorded_pairs_only(market, path):
     default = load_market("default")
-    bound = RecordedSimulator(path).bind(default)
+    with pytest.warns(UserWarning, match=r"lacks 880 of 1,000 applicants and 1,960 of 2,000 jobs .*llm\.record"):
+        bound = RecordedSimulator(path).bind(default)
     applicant = int(np.flatnonzero(default.applicants.keys == market.applicants.keys[0])[0])
     jobs = [int(np.flatnonzero(default.jobs.keys == key)[0]) for key in market.jobs.keys[:4]]
     assert bound.decisions(np.array([applicant]), np.array(jobs)).tolist() == ["ignore", "click", "save", "apply"]
     stranger = int(np.flatnonzero(~np.isin(default.jobs.keys, market.jobs.keys))[0])
-    with pytest.raises(ValueError, match=f"job {stranger} .* not recorded"):
-        bound.feedback(np.array([applicant]), np.array([stranger]))
+    said = bound.feedback(np.array([applicant, applicant]), np.array([jobs[3], stranger]))
+    assert (said.status.tolist(), said.reward.tolist()) == (["ok", "not_recorded"], [1.0, 0.0])
+    assert said.cached.tolist() == [True, False] and np.isnan(said.probability[1])
+    assert (bound.usage.decisions, bound.usage.cache_hits, bound.usage.failures) == (2, 1, {"not_recorded": 1})
+    # Nobody can be scored by a reward that is unknown.
+    for score in (bound.expected_reward, bound.decisions):
+        with pytest.raises(ValueError, match=f"job {stranger} .* not recorded.*, or score by another simulator"):
+            score(np.array([applicant]), np.array([stranger]))
 
 
-def test_other_texts_under_the_recorded_keys_are_refused(path):
-    with pytest.raises(ValueError, match="other texts"):
-        RecordedSimulator(path).bind(load_market("default", seed=1))
+def test_what_to_do_about_another_market_depends_on_whose_recording_it_is(path):
+    other = load_market("default", seed=1)
+    with pytest.raises(ValueError, match=r"has other texts .*record this market by .*llm\.record"):
+        RecordedSimulator(path).bind(other)
+    with pytest.raises(ValueError, match=r'has other texts .*use `market="recorded"`'):
+        RecordedSimulator().bind(other)
 
 
 def test_it_comes_back_from_its_spec(market, path):

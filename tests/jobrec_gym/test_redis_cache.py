@@ -113,6 +113,22 @@ def test_a_cap_holds_and_an_open_reservation_counts_at_its_bound(where):
     assert Ledger(where, Budget(name="other")).spent == Spending()
 
 
+def test_each_budget_is_listed_with_what_was_spent(where, store):
+    assert store.budgets() == []
+    for name in ("b", "a: *", ""):
+        ledger = Ledger(where, Budget(name=name or "gone"))
+        made = ledger.reserve(tokens=80, cost_usd=1.0)
+        if name:
+            ledger.settle(made, tokens=30, cost_usd=0.25)
+        else:
+            ledger.cancel(made)
+    Ledger(where, Budget(name="b")).reserve(tokens=80, cost_usd=0.5)
+    assert store.budgets() == [
+        {"budget": "a: *", "calls": 1, "tokens": 30, "cost_usd": 0.25, "open_calls": 0},
+        {"budget": "b", "calls": 2, "tokens": 110, "cost_usd": 0.75, "open_calls": 1},
+    ]
+
+
 def test_a_dead_reservation_counts_for_good_and_is_not_waited_for(where):
     ledger = Ledger(where, Budget(max_calls=2, max_tokens=100))
     ledger.reserve(tokens=80, cost_usd=0.0, seconds=0.001)
@@ -216,7 +232,7 @@ def test_claims_expire_by_the_servers_clock(address, monkeypatch):
     ],
 )
 def test_another_address_is_refused_and_a_password_not_repeated(where):
-    with pytest.raises(ValueError, match=r"`cache` must be redis://HOST:6379/0|JOBREC_REDIS_PASSWORD") as caught:
+    with pytest.raises(ValueError, match=r"`cache` must be a file, or redis://HOST:6379/0|JOBREC_REDIS_PASSWORD") as caught:
         cache_place(where)
     assert "secret" not in str(caught.value)
 

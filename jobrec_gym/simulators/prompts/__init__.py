@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,10 @@ _SEPARATOR = "--- user\n"
 _OF_SYSTEM, _OF_USER = ("persona", "decisions"), ("applicant", "job")
 # Removed: control, format (zero-width, bidirectional, tags), surrogate, private-use and unassigned characters.
 _REMOVED = {"Cc", "Cf", "Cs", "Co", "Cn"}
+_JOINERS = "\u200c\u200d"
+_JOINER = re.compile(f"[{_JOINERS}]+")
+# Letters without upper and lower case, and marks: a joiner between two of them is a part of the spelling.
+_JOINED = {"Lo", "Lm", "Mn", "Mc"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Prompt:
     """A template in two parts, and its version, which is part of every cache key.
 
     Attributes:
-        version: The file's name without its ending, e.g. ``probability-v1``.
+        version: The file's name without the ending ``.txt``, e.g. ``probability-v1``.
         system: The system message, with the placeholder ``$persona`` and, if decisions are listed, ``$decisions``.
         user: The user's message, with the placeholders ``$applicant`` and ``$job`` in this order: a server computes
             the applicant's part once, because it is a prefix that the questions about many jobs share.
@@ -78,14 +83,15 @@ class Prompt:
 def load_prompt(name: str) -> Prompt:
     """A shipped template by its version, or your own by the path of its file.
 
-    A file has the system part, a line ``--- user`` and the user's part. Its version is its name without the ending:
-    give a changed text a new name. A dollar sign that begins no placeholder is written ``$$``.
+    A file has the system part, a line ``--- user`` and the user's part. Its version is its name, without the folder and
+    without the ending ``.txt``: give a changed text a new name. A dollar sign that begins no placeholder is written
+    ``$$``.
 
     Raises:
         ValueError: For a template that does not exist, is no text, lacks a placeholder or has an unknown one, and for a
             file that has the name of a shipped template and another text.
     """
-    shipped = _shipped()
+    shipped, version = _shipped(), Path(name).name.removesuffix(".txt")
     if name in shipped:
         text = _text_of(name)
     elif (file := place_of(name)).is_file():
@@ -93,7 +99,7 @@ def load_prompt(name: str) -> Prompt:
             text = file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(f"`elicitation.prompt` {name!r} is not UTF-8: save it as UTF-8.") from error
-        if file.stem in shipped and text != _text_of(file.stem):
+        if version in shipped and text != _text_of(version):
             raise ValueError(
                 f"`elicitation.prompt` {name!r} has the name of a shipped template and another text, and answers are "
                 "kept under the name: give the file another name."
@@ -116,7 +122,7 @@ def load_prompt(name: str) -> Prompt:
                 f"{where} the line '--- user', and no others: check {unknown or ['$']}, and write `$$` for a dollar "
                 "sign."
             )
-    return Prompt(Path(name).stem, system.strip(), user.strip())
+    return Prompt(version, system.strip(), user.strip())
 
 
 def prompt_place(name: str | os.PathLike[str]) -> str:
@@ -178,6 +184,9 @@ def encode_document(document: Mapping[str, Any]) -> str:
 def clean_text(text: str, max_length: int = _MAX_TEXT) -> str:
     r"""A text on one line without control and invisible characters, cut to ``max_length`` characters.
 
+    Joiners and non-joiners (U+200C, U+200D) stay within words of scripts that spell with them, such as Persian and
+    Hindi.
+
     Example:
         >>> clean_text("chef\u200b\n  de partie")
         'chef de partie'
@@ -188,9 +197,17 @@ def clean_text(text: str, max_length: int = _MAX_TEXT) -> str:
         visible = "".join(
             " " if character.isspace() else character
             for character in visible
-            if character.isspace() or unicodedata.category(character) not in _REMOVED
+            if character.isspace() or character in _JOINERS or unicodedata.category(character) not in _REMOVED
         )
-    return " ".join(visible.split())[:max_length].rstrip()
+        visible = _JOINER.sub(_joiner_within_a_word, visible)
+    return " ".join(visible.split())[:max_length].rstrip(f" {_JOINERS}")
+
+
+def _joiner_within_a_word(joiner: re.Match[str]) -> str:
+    """One joiner, if letters or marks of a script that spells with joiners stand on both sides; else nothing."""
+    text, (begin, end) = joiner.string, joiner.span()
+    sides = text[max(0, begin - 1) : begin], text[end : end + 1]
+    return text[begin] if all(side and unicodedata.category(side) in _JOINED for side in sides) else ""
 
 
 def _document(profile: Profile, head: Mapping[str, str]) -> dict[str, Any]:
