@@ -258,6 +258,11 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         """The columns of ``pairs`` that are sources of a prior: name and description; empty if there are none."""
         return self._problem.prior_sources
 
+    @property
+    def source_settings(self) -> dict[str, str]:
+        """For each live language model in ``prior_sources``: its address, sampling and order of decisions."""
+        return self._problem.source_settings
+
     def pair_features(self, applicant_ids: NDArray[np.integer], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
         """Pair features of any pairs, shown or not; the entry ``pairs`` has only those of the shown pairs.
 

@@ -39,12 +39,13 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 def with_known_keywords(call: C) -> C:
     """Wraps a function or constructor so that its ``TypeError`` about an unknown keyword suggests a known keyword.
 
-    If no known keyword is like the unknown one, the error names all known keywords.
+    If no known keyword is like the unknown one, the error names all known keywords. It begins with Python's own words,
+    because other libraries search for them: TorchRL tries a keyword, and takes it back if it reads that it is unknown.
 
     Example:
         >>> with_known_keywords(lambda n_jobs=1: n_jobs)(n_jbs=2)
         Traceback (most recent call last):
-        TypeError: <lambda>() has no argument 'n_jbs': did you mean 'n_jobs'?
+        TypeError: <lambda>() got an unexpected keyword argument 'n_jbs': did you mean 'n_jobs'?
     """
     known = [name for name in inspect.signature(call).parameters if name != "self"]
     whose = call.__qualname__.removesuffix(".__init__")
@@ -56,7 +57,7 @@ def with_known_keywords(call: C) -> C:
                 continue
             near = best_match(name, known)
             hint = f"did you mean {near!r}?" if near else f"it has {', '.join(known) or 'none'}."
-            raise TypeError(f"{whose}() has no argument {name!r:.80}: {hint}")
+            raise TypeError(f"{whose}() got an unexpected keyword argument {name!r:.80}: {hint}")
         return call(*args, **kwargs)
 
     return checked  # type: ignore[return-value]

@@ -18,7 +18,8 @@ from jobrec_gym.beginnings import Beginning, read_options
 from jobrec_gym.candidates import CandidateSampler
 from jobrec_gym.episodes import UpcomingEpisodes
 from jobrec_gym.market import LabourMarket, MarketSpec, Split, row_products
-from jobrec_gym.near_miss import with_known_keywords
+from jobrec_gym.near_miss import did_you_mean, with_known_keywords
+from jobrec_gym.prior_sources import LiveSource
 from jobrec_gym.problem import (
     JobRecSpec,
     Observation,
@@ -80,6 +81,12 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     _changed_in_place: tuple[str, ...] = (
         *("_episodes", "_episode_keys", "_steps", "_ended", "_applicant_ids", "_candidate_ids", "_noise", "_masks"),
         *("_recommended", "_pairs", "_progress", "_beginnings"),
+    )
+    # What `call` and `get_attr` know: what each environment has for itself, and what all have in common.
+    _of_each: tuple[str, ...] = ("action_masks", "np_random", "np_random_seed")
+    _of_all: tuple[str, ...] = (
+        *("action_features", "job_fields", "market", "observation_sample", "pair_feature_names", "pair_features"),
+        "prior_sources",
     )
 
     @with_known_keywords
@@ -209,6 +216,16 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         """The columns of ``pairs`` that are sources of a prior: name and description; empty if there are none."""
         return self._problem.prior_sources
 
+    @property
+    def source_settings(self) -> dict[str, str]:
+        """For each live language model in ``prior_sources``: its address, sampling and order of decisions."""
+        return self._problem.source_settings
+
+    @property
+    def live_sources(self) -> list[LiveSource]:
+        """The live models in ``prior_sources``; their ``usage`` says what they were asked and what it cost."""
+        return self._problem.live_sources
+
     def pair_features(self, applicant_ids: NDArray[np.integer], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
         """Pair features of any pairs, shown or not; the entry ``pairs`` has only those of the shown pairs.
 
@@ -272,6 +289,34 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         """Which actions are allowed now, (num_envs, k)."""
         self._check_ready()
         return self._masks.astype(bool)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Calls a method of the single environments, or gives an attribute, as Gymnasium's ``SyncVectorEnv.call``.
+
+        Args:
+            name: A method or an attribute that single environments have too, such as ``"action_masks"``.
+            *args: Arguments of the method.
+            **kwargs: Keywords of the method.
+
+        Returns:
+            ``num_envs`` results, one for each environment.
+
+        Raises:
+            AttributeError: For any other name. The message says which names there are.
+        """
+        if name not in (*self._of_each, *self._of_all):
+            known = sorted({*self._of_each, *self._of_all})
+            raise AttributeError(
+                f"`name` must be one of {', '.join(known)}, got {name!r:.80}.{did_you_mean(name, known)} Single "
+                'environments, `gym.make_vec(..., vectorization_mode="sync")`, have others.'
+            )
+        value = getattr(self, name)
+        result = value(*args, **kwargs) if callable(value) else value
+        return tuple(result) if name in self._of_each else (result,) * self.num_envs
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """The attribute of each environment. As in Gymnasium, a method is called; see :meth:`call`."""
+        return self.call(name)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

@@ -325,6 +325,9 @@ class _RewardWrapper(_Rewards, gym.Wrapper[Obs, int, Obs, int]):
 class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
     """The vector twin of :class:`_RewardWrapper`: asks the reward model once for all environments."""
 
+    # What `call` and `get_attr` know of the wrapper itself.
+    _of_all: tuple[str, ...] = ()
+
     def _wrap(self, env: gym.vector.VectorEnv) -> None:
         gym.vector.VectorWrapper.__init__(self, env)
 
@@ -333,6 +336,18 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
         """When ended episodes begin anew; libraries such as TorchRL ask the outermost layer for it."""
         mode: AutoresetMode = self._base.autoreset_mode
         return mode
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """As :meth:`~jobrec_gym.vector.JobRecVectorEnv.call`; it knows what this wrapper has, too."""
+        if name not in self._of_all:
+            results: tuple[Any, ...] = self._base.call(name, *args, **kwargs)
+            return results
+        value = getattr(self, name)
+        return (value(*args, **kwargs) if callable(value) else value,) * self.num_envs
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """As :meth:`~jobrec_gym.vector.JobRecVectorEnv.get_attr`."""
+        return self.call(name)
 
     def reset(
         self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
@@ -527,6 +542,8 @@ class VectorHybridReward(_HybridRewards, _VectorRewardWrapper):
         cosine_scale: ``"unit"``, ``"raw"`` or ``"matched"``.
         terminate_on: Decisions that end the episode.
     """
+
+    _of_all = ("cosine_weight", "freeze", "set_total_steps", "unfreeze")
 
     def __init__(
         self,

@@ -337,17 +337,28 @@ def test_flattening_works():
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: JobRecEnv(num_candidats=5), r"JobRecEnv\(\) has no argument 'num_candidats': did you mean 'num_cand"),
+        (
+            lambda: JobRecEnv(num_candidats=5),
+            r"JobRecEnv\(\) got an unexpected keyword argument 'num_candidats': did you mean 'num_candidates'\?",
+        ),
         (lambda: gym.make("JobRec-v0", num_candidats=5), "did you mean 'num_candidates'"),
         (lambda: gym.make("JobRecCareer-v0", strat="own"), "did you mean 'start'"),
         (lambda: gym.make_vec("JobRec-v0", num_envs=2, job_splt="all"), "did you mean 'job_split'"),
         (lambda: gym.make_vec("JobRecCareer-v0", num_envs=2, hiden=()), "did you mean 'hidden'"),
-        (lambda: load_market("default", n_jbs=3), r"load_default\(\) has no argument 'n_jbs': did you mean 'n_jobs'"),
+        (lambda: load_market("default", n_jbs=3), r"load_default\(\) got .* argument 'n_jbs': did you mean 'n_jobs'"),
         (lambda: load_market("csv:jobs.csv", colums={}), "did you mean 'columns'"),
-        (lambda: load_market("default", n_jbs=3, zzz=1, yyy=1, xxx=1), r"has no argument 'n_jbs'"),
-        (lambda: load_market("recorded", n_jobs=3), r"load_recorded\(\) has no argument 'n_jobs': it has none\."),
+        (lambda: load_market("default", n_jbs=3, zzz=1, yyy=1, xxx=1), r"unexpected keyword argument 'n_jbs'"),
+        (lambda: load_market("recorded", n_jobs=3), r"load_recorded\(\) got .* argument 'n_jobs': it has none\."),
     ],
 )
 def test_a_misspelt_keyword_is_refused_with_a_suggestion(call, said):
     with pytest.raises(TypeError, match=said):
         call()
+
+
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+@pytest.mark.parametrize("env_id", ["JobRec-v0", "JobRecCareer-v0"])
+def test_an_unknown_keyword_is_refused_in_the_words_that_other_libraries_search_for(make, env_id):
+    # TorchRL's `GymEnv` passes `frameskip` to every environment, and takes it back if it finds these words.
+    with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip'"):
+        make(env_id, frameskip=1)

@@ -227,6 +227,50 @@ def test_impossible_actions_are_refused(action, message):
         envs.step(action)
 
 
+@pytest.mark.parametrize("env_id", ["JobRec-v0", "JobRecCareer-v0"])
+def test_what_single_environments_offer_is_called_as_in_a_loop(env_id):
+    options = {**SMALL, "pair_features": ("seniority",)}
+    native = gym.make_vec(env_id, 3, repeats=False, **options)
+    loop = gym.make_vec(env_id, 3, vectorization_mode="sync", repeats=False, **options)
+    for envs in (native, loop):
+        envs.reset(seed=5)
+        envs.step(np.array([0, 1, 2]))
+    names = ["action_masks", "action_features", "job_fields", "market", "np_random_seed", "observation_sample"]
+    names += ["pair_feature_names", "prior_sources"]
+    names += ["progress_names"] if env_id == "JobRecCareer-v0" else []
+
+    for name in names:
+        assert_same(native.call(name), loop.call(name), name)
+        assert_same(native.get_attr(name), loop.get_attr(name), name)
+    people, jobs = np.array([[3], [5], [7]]), np.arange(8)
+    assert_same(native.call("pair_features", people, job_ids=jobs), loop.call("pair_features", people, job_ids=jobs))
+
+
+def test_reward_wrappers_pass_calls_on_and_answer_what_they_have_themselves():
+    def single():
+        return HybridReward(gym.make("JobRec-v0", **SMALL), RuleSimulator(seed=0), AnnealSchedule(steps=8), num_envs=2)
+
+    native = gym.make_vec("JobRec-v0", 2, **SMALL)
+    native = VectorHybridReward(
+        gym.wrappers.vector.RecordEpisodeStatistics(native), RuleSimulator(seed=0), AnnealSchedule(steps=8)
+    )
+    loop = gym.vector.SyncVectorEnv([single] * 2)
+    for envs in (native, loop):
+        envs.reset(seed=0)
+        assert envs.call("set_total_steps", 2) == (None, None)
+        assert envs.get_attr("cosine_weight") == (0.75, 0.75)
+    assert_same(native.call("action_masks"), loop.call("action_masks"))
+
+
+def test_a_call_of_what_is_not_offered_says_what_is():
+    envs = VectorFeedbackReward(gym.make_vec("JobRec-v0", 2, **SMALL), RuleSimulator(seed=0))
+    for name in ("action_mask", "cosine_weight"):
+        with pytest.raises(AttributeError, match=rf"`name` must be one of action_features, .*, got '{name}'"):
+            envs.get_attr(name)
+    with pytest.raises(AttributeError, match="Did you mean 'action_masks'"):
+        envs.call("action_mask")
+
+
 def test_misuse_is_named():
     envs = gym.make_vec("JobRec-v0", 2, repeats=False, **SMALL)
     for call in (lambda: envs.step(np.zeros(2, int)), envs.unwrapped.action_masks, envs.unwrapped.get_state):
