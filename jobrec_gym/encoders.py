@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import importlib
@@ -60,6 +61,7 @@ _DEFAULT_FILES = ("*.json", "*/config.json", "*.txt", "model.safetensors")
 
 _BATCHES_A_SHARD = 8
 _FORMAT = "jobrec-vectors/1"
+_MERGED = 128  # a shard with fewer texts is small; so many small ones become one
 _SHORT = 64  # bytes; every model reads at least this much
 _SPECIAL_TOKENS = 2  # added around a text; a model that adds fewer could read up to two more tokens of the text
 
@@ -405,8 +407,8 @@ class CachedEncoder:
 
     The cache of one model is a folder of immutable shards. A shard is written every few batches, whole or not at all
     (temporary file, then rename), so a killed process loses a few seconds of work. A shard is named by the SHA-256 of
-    its bytes. A shard that does not match its name is deleted, and its texts are encoded again. Several processes may
-    share the folder.
+    its bytes. A shard that does not match its name is deleted, and its texts are encoded again. Calls with a few new
+    texts leave small shards, and 128 small ones become one. Several processes may share the folder.
 
     Args:
         encoder: The encoder of texts that are not in the cache.
@@ -431,6 +433,7 @@ class CachedEncoder:
         self.folder = place_of(cache_dir) / "vectors" / f"{slug}-{digest}"
         self._rows: dict[bytes, Vectors] = {}
         self._seen: set[str] = set()
+        self._small: list[tuple[Path, list[bytes]]] = []  # shards with few texts, and their keys
         if isinstance(encoder, SentenceTransformerEncoder):
             encoder.progress = False  # this class shows the progress over all shards
 
@@ -459,8 +462,9 @@ class CachedEncoder:
         distinct, rows = _distinct(texts)
         if not distinct:
             return np.empty((0, self.dim), dtype=np.float32)
-        self._read_shards()
         keys = [_text_digest(text) for text in distinct]
+        if not self._rows.keys() >= set(keys):
+            self._read_shards()
         missing = [index for index, key in enumerate(keys) if key not in self._rows]
         missing.sort(key=lambda index: len(distinct[index]))
         if missing:
@@ -473,12 +477,18 @@ class CachedEncoder:
         return np.stack([self._rows[key] for key in keys])[rows]
 
     def _read_shards(self) -> None:
+        """Reads the shards that are new in the folder, and merges small ones."""
+        is_outdated = False
         for file in sorted(self.folder.glob("*.npz")) if self.folder.is_dir() else []:
             if file.name in self._seen:
                 continue
             try:
                 data = file.read_bytes()
-            except OSError:  # another process removed the file, or this user may not read it
+            except FileNotFoundError:  # another process has merged it
+                self._seen.add(file.name)
+                is_outdated = True
+                continue
+            except OSError:  # this user may not read the file
                 continue
             if hashlib.sha256(data).hexdigest() != file.stem:
                 logger.warning("%s is broken; its texts are encoded again.", file)
@@ -496,7 +506,23 @@ class CachedEncoder:
                         *(file, str(shard["format"]), str(shard["written_by"]), written_by(), _FORMAT),
                     )
                     continue
-                self._remember([row.tobytes() for row in shard["keys"]], shard["vectors"])
+                self._remember(file, [row.tobytes() for row in shard["keys"]], shard["vectors"])
+        if is_outdated:
+            self._read_shards()
+        self._merge_small()
+
+    def _merge_small(self) -> None:
+        while len(self._small) >= _MERGED:
+            keys: dict[bytes, None] = {}
+            for file, some in self._small[-_MERGED:]:
+                # Only what is deleted here is written anew, so no text is kept twice. A process that is killed between
+                # the two loses a few seconds of work.
+                with contextlib.suppress(OSError):  # another process has merged it, or this user may not delete it
+                    file.unlink()
+                    keys.update(dict.fromkeys(some))
+            del self._small[-_MERGED:]
+            if keys:
+                self._write_shard(list(keys), np.stack([self._rows[key] for key in keys]))
 
     def _write_shard(self, keys: list[bytes], vectors: Vectors) -> None:
         buffer = io.BytesIO()
@@ -519,9 +545,11 @@ class CachedEncoder:
                 "vectors could not be kept in %s (%s); they are encoded again next time.", self.folder, error
             )
         self._seen.add(file.name)
-        self._remember(keys, vectors)
+        self._remember(file, keys, vectors)
 
-    def _remember(self, keys: list[bytes], vectors: Vectors) -> None:
+    def _remember(self, file: Path, keys: list[bytes], vectors: Vectors) -> None:
+        if len(keys) < _MERGED:
+            self._small.append((file, keys))
         self._rows.update(zip(keys, vectors, strict=True))
 
 

@@ -25,7 +25,7 @@ from jobrec_gym.progress import steps
 from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import whole_file
 
-__all__ = ["EXACT_UP_TO", "JobIndex", "JobSubset", "index_file", "open_index"]
+__all__ = ["EXACT_UP_TO", "JobIndex", "JobSubset", "forget_indexes", "index_file", "open_index"]
 
 logger = logging.getLogger(__name__)
 
@@ -216,12 +216,11 @@ def index_file(market: LabourMarket) -> Path | None:
     return market.folder / f"jobs-{hashlib.sha256(made.encode()).hexdigest()[:16]}.faiss"
 
 
-@lru_cache(maxsize=4)
 def open_index(market: LabourMarket, progress: bool | None = None) -> JobIndex:
     """The index of a market's jobs: read from the market's folder, or built and kept there.
 
     Processes that need the index at the same time wait for the one that builds it. A market in memory has its index in
-    memory.
+    memory. Markets with the same jobs for other people, see :meth:`LabourMarket.with_applicants`, share one index.
 
     Args:
         market: The market of the jobs.
@@ -230,6 +229,30 @@ def open_index(market: LabourMarket, progress: bool | None = None) -> JobIndex:
     Raises:
         ImportError: If FAISS is not installed.
     """
+    return _opened(_Jobs(market), progress)
+
+
+def forget_indexes() -> None:
+    """Drops the open indexes of this process; the next use opens them again."""
+    _opened.cache_clear()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Jobs:
+    """A market as the key of a cache. Two keys are equal only if their markets have the very same jobs."""
+
+    market: LabourMarket
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Jobs) and self.market.jobs is other.market.jobs
+
+    def __hash__(self) -> int:
+        return id(self.market.jobs)
+
+
+@lru_cache(maxsize=4)
+def _opened(jobs: _Jobs, progress: bool | None) -> JobIndex:
+    market = jobs.market
     file = index_file(market)
     if file is None:
         logger.info("the index of market %r is kept in memory only: save the market to keep it.", market.name)

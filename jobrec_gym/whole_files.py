@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,17 @@ try:
 except ImportError:  # on Windows leftovers of killed writers stay
     fcntl = None
 
-__all__ = ["is_empty", "put_back", "whole_file", "whole_folder", "write_array"]
+__all__ = ["is_empty", "read_whole", "whole_file", "whole_folder", "write_array"]
+
+T = TypeVar("T")
 
 _OLD, _NEW, _LOCK = "old", "new", ".lock"
 _BRIEFLY = 60.0
 """Seconds after which a scratch folder without a lock has no living writer."""
+_PATIENCE = 10.0
+"""Seconds that a reader waits for a writer that is between the two renames by which it replaces a folder."""
+_MOST_TURNS = 1_000
+"""How often a reader begins again because a folder was replaced meanwhile."""
 
 
 @contextlib.contextmanager
@@ -37,12 +43,12 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A file beside ``path`` to write to.
 
     If the ``with`` block ends without an error, the file takes the place of ``path``. Otherwise it is removed. Missing
-    parent folders are made.
+    parent folders are made. If ``path`` is a symbolic link, the link stays, and the file takes the place of its target.
 
     Raises:
-        OSError: If the file cannot be written; the error names ``path``.
+        OSError: If the file cannot be written; the error names ``path``, or the target of the link.
     """
-    place = place_of(path)
+    place = _target_of(path)
     place.parent.mkdir(parents=True, exist_ok=True)
     scratch = place.with_name(f".{place.name}-{os.getpid()}")
     try:
@@ -59,8 +65,9 @@ def whole_folder(
 ) -> Iterator[Path]:
     """An empty folder to write into. It takes the place of ``path`` if the ``with`` block raises no error.
 
-    ``path`` appears whole or not at all. After a kill, the old folder or the new one is there for readers that call
-    :func:`put_back` before they open ``path``. Folders that dead writers left beside ``path`` are removed.
+    ``path`` appears whole or not at all. Readers that use :func:`read_whole` find the old folder or the new one, also
+    after a kill. Several processes may write ``path`` at once; the last one's folder stays. Folders that dead writers
+    left beside ``path`` are removed. If ``path`` is a symbolic link, the link stays, and its target is replaced.
 
     Args:
         path: The folder's place; missing parent folders are made.
@@ -70,15 +77,16 @@ def whole_folder(
 
     Raises:
         error: If ``path`` is a mount point, or if it exists, is not empty and may not be replaced.
-        OSError: If the folder cannot be written; the error names ``path``.
+        OSError: If the folder cannot be written; the error names ``path``, or the target of the link.
     """
-    folder = place_of(path)
+    folder = _target_of(path)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(folder)
-    if folder.exists() and not is_saved(folder) and not is_empty(folder):
-        raise error(f"{folder} exists and is not a saved {kind}; choose another path.")
-    if folder.is_mount():
-        raise error(f"{folder} is where a file system is mounted, which cannot be replaced; choose a path in it.")
+    with _alone(folder):
+        _clear_leftovers(folder)
+        if folder.exists() and not is_saved(folder) and not is_empty(folder):
+            raise error(f"{folder} exists and is not a saved {kind}; choose another path.")
+        if folder.is_mount():
+            raise error(f"{folder} is where a file system is mounted, which cannot be replaced; choose a path in it.")
     with (
         _named(folder),
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch,
@@ -87,14 +95,45 @@ def whole_folder(
         new, old = Path(scratch) / _NEW, Path(scratch) / _OLD
         new.mkdir()
         yield new
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
+        with _alone(folder):
+            if folder.exists():
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+
+
+def read_whole(path: str | os.PathLike[str], read: Callable[[], T], error: type[Exception]) -> T:
+    """The result of ``read()``, which reads files in the folder ``path`` that :func:`whole_folder` wrote.
+
+    If the folder was replaced while ``read`` was at work, ``read`` may have found files of two folders. It is then
+    called again. If ``path`` does not exist, a folder that a killed process left beside it is put back first.
+
+    Args:
+        path: The folder.
+        read: Reads the files. An error that it raises while the folder stays the same is passed on.
+        error: The class of the error to raise; it is called with the message.
+
+    Raises:
+        error: If the folder was replaced during each of many calls.
+    """
+    folder = _target_of(path)
+    for _ in range(_MOST_TURNS):
+        _put_back(folder)
+        with _opened(folder) as number:
+            before = _identity(folder if number is None else number)
+            try:
+                found = read()
+            except Exception:
+                if _identity(folder) == before:
+                    raise
+                continue
+            if _identity(folder) == before:
+                return found
+    raise error(f"{folder} is replaced by another process again and again; read it when that process has ended.")
 
 
 def write_array(file: Path, array: NDArray[Any]) -> None:
@@ -114,17 +153,66 @@ def write_array(file: Path, array: NDArray[Any]) -> None:
         out.write(rows.reshape(-1).view(np.uint8).data)
 
 
-def put_back(path: str | os.PathLike[str]) -> None:
-    """If ``path`` does not exist, puts back a folder that a killed process left beside it."""
-    folder = place_of(path)
-    if not folder.exists():
-        with contextlib.suppress(OSError):
-            _clear_leftovers(folder)
-
-
 def is_empty(folder: Path) -> bool:
     """Whether a folder exists and is empty."""
     return folder.is_dir() and not any(folder.iterdir())
+
+
+def _target_of(path: str | os.PathLike[str]) -> Path:
+    """The place that a path names; if a symbolic link is there, the place that it points to."""
+    place = place_of(path)
+    return Path(os.path.realpath(place)) if place.is_symlink() else place
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """A block in which no other writer checks or replaces a folder in the same parent folder."""
+    with _opened(folder.parent) as parent:
+        if fcntl is None or parent is None:
+            yield
+            return
+        with contextlib.suppress(OSError):  # some file systems cannot lock a folder
+            fcntl.flock(parent, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            # Closing is not enough: a process that was forked meanwhile has the folder open too.
+            with contextlib.suppress(OSError):
+                fcntl.flock(parent, fcntl.LOCK_UN)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int | None]:
+    """A folder that is held open, so that no other folder can get its inode; ``None`` where it cannot be opened."""
+    try:
+        number = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))  # to open a pipe would take from it
+    except (OSError, ValueError):  # it is not there, is no folder or may not be listed, or this is Windows
+        yield None
+        return
+    try:
+        yield number
+    finally:
+        os.close(number)
+
+
+def _identity(folder: Path | int) -> tuple[int, int] | None:
+    """What tells a folder, or an open one, from another folder at the same path; ``None`` if there is none."""
+    try:
+        state = folder.stat() if isinstance(folder, Path) else os.fstat(folder)
+    except (OSError, ValueError):  # a path with a NUL is a ValueError
+        return None
+    return state.st_dev, state.st_ino
+
+
+def _put_back(folder: Path) -> None:
+    """If a folder does not exist, puts back the one that a killed process left beside it, or waits for a live one."""
+    deadline = time.monotonic() + _PATIENCE
+    while not folder.exists():
+        with contextlib.suppress(OSError):
+            _clear_leftovers(folder)
+        if not _is_being_replaced(folder) or time.monotonic() > deadline:
+            return
+        time.sleep(0.001)
 
 
 @contextlib.contextmanager
@@ -149,29 +237,49 @@ def _held(scratch: Path, name: str) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    with (scratch / f"{_LOCK}-new").open("w") as file:
+    with (scratch / f"{_LOCK}-new").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.write(name)
+        file.write(os.fsencode(name))  # a name need not be UTF-8
         file.flush()
         Path(file.name).rename(scratch / _LOCK)  # the file is locked when it appears under this name
         yield
 
 
+def _scratch_folders(folder: Path) -> Iterator[Path]:
+    """The scratch folders of a folder's writers, and those of folders named ``NAME-...``."""
+    if folder.name and folder.parent.is_dir():
+        yield from folder.parent.glob(f".{glob.escape(folder.name)}-*")
+
+
 def _clear_leftovers(folder: Path) -> None:
     """Removes scratch folders of dead writers; an old folder that a dead writer had moved away is put back."""
-    if fcntl is None or not folder.name or not folder.parent.is_dir():
+    if fcntl is None:
         return
-    for scratch in folder.parent.glob(f".{glob.escape(folder.name)}-*"):
+    for scratch in _scratch_folders(folder):
         if _is_abandoned(scratch, folder.name):
             shutil.rmtree(scratch, ignore_errors=True)
             continue
-        with contextlib.suppress(OSError), (scratch / _LOCK).open("r+") as file:
+        with contextlib.suppress(OSError), (scratch / _LOCK).open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if file.read() != folder.name:  # the pattern also finds those of folders named `NAME-...`
+            if file.read() != os.fsencode(folder.name):
                 continue
             if not folder.exists() and (scratch / _OLD).is_dir():
                 (scratch / _OLD).rename(folder)
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _is_being_replaced(folder: Path) -> bool:
+    """Whether a live writer has moved the old folder away."""
+    if fcntl is None:
+        return False
+    for scratch in _scratch_folders(folder):
+        with contextlib.suppress(OSError), (scratch / _LOCK).open("rb") as file:
+            if file.read() == os.fsencode(folder.name) and (scratch / _OLD).is_dir():
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
+    return False
 
 
 def _is_abandoned(scratch: Path, name: str) -> bool:

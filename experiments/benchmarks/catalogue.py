@@ -23,7 +23,7 @@ from experiments.benchmarks.rows import Row, seconds_per_call
 from experiments.runs.folders import read_json, write_json
 from jobrec_gym.candidates import RetrievalCandidates
 from jobrec_gym.counter_rng import hash64
-from jobrec_gym.job_index import EXACT_UP_TO, index_file, open_index
+from jobrec_gym.job_index import EXACT_UP_TO, forget_indexes, index_file, open_index
 from jobrec_gym.market import LabourMarket, load_market
 
 __all__ = ["catalogue_rows", "serve"]
@@ -189,7 +189,7 @@ def _build_index(market: LabourMarket) -> dict[str, Any]:
     note = file.with_suffix(".json")
     if not (file.is_file() and note.is_file()):
         file.unlink(missing_ok=True)
-        open_index.cache_clear()
+        forget_indexes()
         begin, cpu = time.perf_counter(), time.process_time()
         open_index(market)
         spent = {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu}

@@ -48,6 +48,7 @@ SPLITS = ("train", "test")
 
 _TEXT_FIELDS = ("key", "title", "hard", "soft", "experience", "occupation", "family", "description")
 _SIDES = ("applicants", "jobs")
+_JOINED_ROWS = 256  # rows whose vectors are made at once
 _SPLIT_TAGS = {"applicants": 1, "jobs": 2, "occupations": 3}
 
 
@@ -222,7 +223,7 @@ def assemble_market(
     for side, records in sides.items():
         populations[side] = Population(
             keys=np.asarray([record.key for record in records], dtype=np.str_),
-            vectors=_join_blocks(side, records, blocks[side]),
+            vectors=_join_blocks(side, records, blocks.pop(side)),
             title_ids=np.asarray([title_ids[record.title.strip()] for record in records], dtype=np.int32),
             experience_ids=np.asarray(
                 [experience_ids[record.experience.strip()] for record in records], dtype=np.int32
@@ -438,7 +439,6 @@ def _text_table(
 
 
 def _join_blocks(side: str, records: Sequence[Record], vectors: BlockVectors) -> NDArray[np.float32]:
-    blocks = []
     for block, table in (("hard", vectors.hard), ("soft", vectors.soft)):
         if table.ndim != 2 or len(table) != len(records):
             raise MarketError(f"`{block}` vectors of {side} must be ({len(records)}, block_dim), got {table.shape}.")
@@ -446,13 +446,13 @@ def _join_blocks(side: str, records: Sequence[Record], vectors: BlockVectors) ->
         if not finite.all():
             record = records[int(np.argmin(finite))]
             raise MarketError(f"{_place(record)} (key {record.key!r:.80}) has a {block} vector that is not finite.")
-        norms = np.linalg.norm(table, axis=1, keepdims=True)
-        blocks.append((table / np.where(norms == 0, 1, norms)).astype(np.float32))
-    if blocks[0].shape != blocks[1].shape:
-        raise MarketError(
-            f"hard and soft vectors of {side} differ in size: {blocks[0].shape[1]} and {blocks[1].shape[1]}."
-        )
-    joined = compose_vectors(*blocks)
+    n, block_dim = vectors.hard.shape
+    if vectors.soft.shape != (n, block_dim):
+        raise MarketError(f"hard and soft vectors of {side} differ in size: {block_dim} and {vectors.soft.shape[1]}.")
+    joined = np.empty((n, 2 * block_dim), dtype=np.float32)
+    for start in range(0, n, _JOINED_ROWS):  # results between the blocks and the table are as large as both
+        rows = slice(start, start + _JOINED_ROWS)
+        joined[rows] = compose_vectors(_scaled(vectors.hard[rows]), _scaled(vectors.soft[rows]))
     empty = np.flatnonzero(~joined.any(axis=1))
     if len(empty):
         record = records[int(empty[0])]
@@ -460,6 +460,12 @@ def _join_blocks(side: str, records: Sequence[Record], vectors: BlockVectors) ->
             f"{_place(record)} (key {record.key!r:.80}) has neither a hard nor a soft vector: both are zero."
         )
     return joined
+
+
+def _scaled(block: NDArray[np.floating]) -> NDArray[np.float32]:
+    """The rows (n, d) at unit length; zero rows stay zero."""
+    norms = np.linalg.norm(block, axis=1, keepdims=True)
+    return (block / np.where(norms == 0, 1, norms)).astype(np.float32, copy=False)
 
 
 # --------------------------------------------------------------------------------------------------------------- splits

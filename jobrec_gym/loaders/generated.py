@@ -30,10 +30,11 @@ from jobrec_gym.market import (
     read_header,
     write_vectors,
 )
+from jobrec_gym.market.folder import is_saved_market
 from jobrec_gym.near_miss import with_known_keywords
 from jobrec_gym.paths import place_of
 from jobrec_gym.progress import steps
-from jobrec_gym.whole_files import is_empty
+from jobrec_gym.whole_files import is_empty, read_whole
 
 __all__ = [
     "CONTEXT",
@@ -195,11 +196,10 @@ def load_default(
     if shown:
         made_from["context"] = list(shown)
     place = place_of(folder)
-    if not place.exists() or is_empty(place):
+    if not is_saved_market(place) and (not place.exists() or is_empty(place)):
         with market_folder(folder) as new:
             _write(new, taxonomy, words, made_from)
-    found = read_header(place)["made_from"]
-    market = LabourMarket.load(folder)
+    found, market = read_whole(place, lambda: (read_header(place)["made_from"], LabourMarket.load(folder)), MarketError)
     if found != made_from or market.vocabulary != taxonomy.vocabulary:
         raise MarketError(
             f"`folder` {os.fspath(folder)!r} holds another market than is asked for. It was made from {found}, over "

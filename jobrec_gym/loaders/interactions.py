@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import numbers
 import os
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -61,6 +64,7 @@ LOG_FIELDS = ("applicant", "job", "decision", "reward", "time", "posted", "shown
 
 _UNKNOWN_DECISION = "unknown decision"
 _TWICE = "twice the same"
+_CODES = {"applicant": "q", "job": "q", "decision": "b", "reward": "d", "time": "d", "propensity": "d", "split": "b"}
 _NAMED = 3  # how many unknown jobs a message names
 _ROWS_ARE_EVENTS = "If rows are events (shown, clicked, applied), say `events=True`."
 
@@ -232,6 +236,39 @@ class _Row:
     moving: bool
 
 
+class _Columns:
+    """The rows of a log by column, in a small part of the memory that an object for each row would take.
+
+    Attributes:
+        of: The columns that hold one number for each row, by field.
+        offsets: Where each row's jobs begin in ``shown``, and the end.
+        shown: The shown jobs of all rows.
+        unknown: The further jobs that were shown, which the market lacks, each once.
+        n_smaller: How many rows have such jobs.
+        moving: Whether any row is moving.
+    """
+
+    def __init__(self) -> None:
+        self.of: dict[str, array[Any]] = {name: array(code) for name, code in _CODES.items()}
+        self.offsets, self.shown = array("q", [0]), array("q")
+        self.unknown: dict[str, None] = {}
+        self.n_smaller = 0
+        self.moving = False
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def add(self, row: _Row) -> None:
+        """Appends a row."""
+        for name, column in self.of.items():
+            column.append(getattr(row, name))
+        self.shown.extend(row.shown)
+        self.offsets.append(len(self.shown))
+        self.unknown.update(dict.fromkeys(row.unknown))
+        self.n_smaller += bool(row.unknown)
+        self.moving |= row.moving
+
+
 class _RowReader:
     """Reads the rows of a log.
 
@@ -355,17 +392,17 @@ def _read(
     on_bad: OnBad,
     notation: Notation,
 ) -> Interactions:
-    rows: list[_Row] = []
-    bad, seen = BadRows(), set()
+    rows, bad = _Columns(), BadRows()
+    seen: set[bytes] = set()
     for number, cells in table.rows:
         try:
             row = reader.row(cells)
             posted = cells.get(names["posted"]) if "posted" in names else None
-            same = (row.applicant, row.job, row.time) if "time" in names else (*_parts(row), str(posted))
+            same = _digest(row.applicant, row.job, row.time) if "time" in names else _digest(*_parts(row), str(posted))
             if same in seen:
                 raise BadCell(_TWICE, f"{market.applicants.keys[row.applicant]}, {market.jobs.keys[row.job]}")
             seen.add(same)
-            rows.append(row)
+            rows.add(row)
         except BadCell as error:
             bad.add(error.kind, number, error.cell)
             if error.kind == _UNKNOWN_DECISION:
@@ -390,8 +427,8 @@ def _read(
     return _assembled(table, market, rows, names)
 
 
-def _assembled(table: Table, market: LabourMarket, rows: Sequence[_Row], names: Mapping[str, str]) -> Interactions:
-    reward = np.array([row.reward for row in rows])
+def _assembled(table: Table, market: LabourMarket, rows: _Columns, names: Mapping[str, str]) -> Interactions:
+    reward = np.array(rows.of["reward"], dtype=np.float64)
     n_silent = int(np.isnan(reward).sum())
     if n_silent == len(rows):
         raise LogError(
@@ -400,30 +437,33 @@ def _assembled(table: Table, market: LabourMarket, rows: Sequence[_Row], names: 
         )
     if n_silent:
         logger.warning("%s: %d of %d rows have no answer; they are kept without one.", table.file, n_silent, len(rows))
-    smaller = [row.unknown for row in rows if row.unknown]
-    if smaller:
-        _tell_what_sets_lack(table, smaller, len(rows), "propensity" in names)
-    return Interactions.of(
+    if rows.unknown:
+        _tell_what_sets_lack(table, rows.unknown, rows.n_smaller, len(rows), "propensity" in names)
+    people = np.array(rows.of["applicant"], dtype=np.int64)
+    has_propensities = "propensity" in names and not rows.unknown
+    return Interactions(
         market,
-        [row.applicant for row in rows],
-        [row.job for row in rows],
+        people,
+        np.array(rows.of["job"], dtype=np.int64),
         reward,
-        decision=[row.decision for row in rows],
-        held_out=[row.split for row in rows] if "split" in names else None,
-        time=[row.time for row in rows] if "time" in names else None,
-        propensity=[row.propensity for row in rows] if "propensity" in names and not smaller else None,
-        shown=[row.shown for row in rows] if "shown" in names else None,
-        moving=any(row.moving for row in rows),
+        decision=np.array(rows.of["decision"], dtype=np.int8),
+        held_out=np.array(rows.of["split"], dtype=bool) if "split" in names else market.applicants.held_out[people],
+        time=np.array(rows.of["time"], dtype=np.float64) if "time" in names else None,
+        propensity=np.array(rows.of["propensity"], dtype=np.float64) if has_propensities else None,
+        shown_offsets=np.array(rows.offsets, dtype=np.int64) if "shown" in names else None,
+        shown_ids=np.array(rows.shown, dtype=np.int64) if "shown" in names else None,
+        moving=rows.moving,
     )
 
 
-def _tell_what_sets_lack(table: Table, smaller: Sequence[Sequence[str]], n_rows: int, has_propensities: bool) -> None:
+def _tell_what_sets_lack(
+    table: Table, unknown: Collection[str], n_smaller: int, n_rows: int, has_propensities: bool
+) -> None:
     """Logs how many candidate sets lack which unknown jobs, and that the log therefore has no propensities."""
-    unknown = list(dict.fromkeys(job for jobs in smaller for job in jobs))
-    named = ", ".join(f"{job!r:.60}" for job in unknown[:_NAMED])
+    named = ", ".join(f"{job!r:.60}" for job in islice(unknown, _NAMED))
     logger.warning(
         "%s: %s of %s candidate sets %s without the jobs that the market lacks: %s %s, %s%s.%s",
-        *(table.file, f"{len(smaller):,}", f"{n_rows:,}", "is" if len(smaller) == 1 else "are"),
+        *(table.file, f"{n_smaller:,}", f"{n_rows:,}", "is" if n_smaller == 1 else "are"),
         *(f"{len(unknown):,}", "job" if len(unknown) == 1 else "jobs"),
         *(named, ", ..." if len(unknown) > _NAMED else "", WITHOUT_PROPENSITIES if has_propensities else ""),
     )
@@ -459,9 +499,14 @@ def _words(decisions: Mapping[str, str | None] | None) -> dict[str, int]:
 
 
 def _parts(row: _Row) -> tuple[Any, ...]:
-    """All values of a row, for comparison; NaN becomes a value that is equal to itself."""
-    numbers_ = (None if math.isnan(value) else value for value in (row.reward, row.propensity))
-    return row.applicant, row.job, row.decision, row.shown, row.unknown, row.split, *numbers_
+    """All values of a row except for its time, for comparison."""
+    return row.applicant, row.job, row.decision, row.shown, row.unknown, row.split, row.reward, row.propensity
+
+
+def _digest(*values: Any) -> bytes:
+    """16 bytes that are equal for equal values. NaN is equal to itself, and the numbers 0.0 and -0.0 are equal."""
+    plain = [value + 0.0 if isinstance(value, float) else value for value in values]
+    return hashlib.blake2b(repr(plain).encode(), digest_size=16).digest()
 
 
 def _decision(cell: Any, words: Mapping[str, int]) -> int:

@@ -296,7 +296,8 @@ def found_row(find: Callable[[Any, Any], int | None], places: Any, cell: Any, ki
 
 
 def _by_key(places: Mapping[str, int], cell: Any) -> int | None:
-    return next((places[key] for key in _keys_of(cell) if key in places), None)
+    row = places.get(cell.strip()) if isinstance(cell, str) else None  # so are nearly all cells
+    return next((places[key] for key in _keys_of(cell) if key in places), None) if row is None else row
 
 
 def _keys_of(cell: Any) -> Iterator[str]:

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 _CHECKED_BYTES = 1 << 26  # vectors up to this size are checked; larger ones were checked when they were written
-_CHECKED_ROWS = 16_384  # rows that are checked at once
+_CHECKED_ROWS = 1_024  # rows that are checked at once, in a copy that fits into the processor's cache
 _KINDS = {"keys": ("U", "texts"), "held_out": ("b", "booleans")}
 _INTEGERS = ("i", "integers")  # other columns hold integers of any size
 _LENGTH_TOLERANCE = 2e-3  # float16 rounds a unit vector to within 5e-4
@@ -47,7 +47,7 @@ def check_population(side: str, population: Population) -> None:
     if _is_large_and_mapped(population):
         return  # the tables were checked when they were saved; a check would load them into memory
     _check_rows(side, population)
-    check_lengths(side, population.vectors, 0, population.keys)
+    _check_vectors(side, population)
 
 
 def _check_rows(side: str, population: Population) -> None:
@@ -125,6 +125,10 @@ def check_content(side: str, population: Population) -> None:
     if not _is_large_and_mapped(population):
         return
     _check_rows(side, population)
+    _check_vectors(side, population)
+
+
+def _check_vectors(side: str, population: Population) -> None:
     for start in range(0, len(population), _CHECKED_ROWS):
         stop = start + _CHECKED_ROWS
         check_lengths(side, population.vectors[start:stop], start, population.keys[start:stop])

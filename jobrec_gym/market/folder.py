@@ -21,7 +21,7 @@ from jobrec_gym.market.tables import DESCRIPTION_KEYS, TABLE_KEYS, MarketError, 
 from jobrec_gym.market.verified import array_digest, remember
 from jobrec_gym.paths import place_of
 from jobrec_gym.version import written_by
-from jobrec_gym.whole_files import put_back, whole_folder, write_array
+from jobrec_gym.whole_files import read_whole, whole_folder, write_array
 
 __all__ = [
     "HEADER",
@@ -78,9 +78,9 @@ def market_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     folder = place_of(path)
     with whole_folder(folder, is_saved_market, "market", MarketError) as new:
         yield new
-    # The writer need not read the market again to know that it is whole.
-    if is_saved_market(folder):
-        remember(folder, market_files(folder, read_header(folder)))
+        # The writer need not read the market again to know that it is whole.
+        if (new / HEADER).is_file():
+            remember(folder, market_files(new, read_header(new)))
 
 
 def write_market(market: MarketTables, path: str | os.PathLike[str], dtype: str | None = None) -> None:
@@ -276,9 +276,7 @@ def is_saved_market(path: str | os.PathLike[str]) -> bool:
 
     If a process was killed while it replaced the market, the market that it left beside the folder is put back first.
     """
-    folder = place_of(path)
-    put_back(folder)
-    return (folder / HEADER).is_file()
+    return read_whole(path, (place_of(path) / HEADER).is_file, MarketError)
 
 
 def _read_context(folder: Path, fields: Sequence[Mapping[str, Any]]) -> dict[str, ContextTable]:

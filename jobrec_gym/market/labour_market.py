@@ -11,6 +11,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -33,7 +34,6 @@ from jobrec_gym.market.checks import (
 from jobrec_gym.market.context import ContextTable, ContextValue, Side
 from jobrec_gym.market.folder import (
     check_digests,
-    is_saved_market,
     market_files,
     read_header,
     read_tables,
@@ -48,6 +48,7 @@ from jobrec_gym.market.tables import MarketError, Population, Profile, Vocabular
 from jobrec_gym.market.vectors import gathered, row_products
 from jobrec_gym.market.verified import is_remembered, remember
 from jobrec_gym.paths import place_of, what_came
+from jobrec_gym.whole_files import read_whole
 
 __all__ = ["LabourMarket", "load_market"]
 
@@ -68,8 +69,9 @@ _shared_lock = threading.Lock()
 class LabourMarket:
     """Applicants and jobs with their words, vectors and splits; frozen, shared by every environment that uses it.
 
-    Deep copies return the market itself. A market loaded from a path pickles as that path. The arrays that you pass are
-    not copied: the market holds read-only views of them. Do not change these arrays afterwards.
+    Deep copies return the market itself. A market loaded from a path pickles as that path. If the applicants of a saved
+    market were replaced, the result pickles as that market's path and what is new. The arrays that you pass are not
+    copied: the market holds read-only views of them. Do not change these arrays afterwards.
 
     Args:
         name: A short name.
@@ -127,36 +129,41 @@ class LabourMarket:
     ):
         for side, population in (("applicants", applicants), ("jobs", jobs)):
             check_population(side, population)
-        if applicants.vectors.shape[1] != jobs.vectors.shape[1]:
-            raise MarketError(
-                f"`applicants` and `jobs` must have vectors of one size, got {applicants.vectors.shape[1]} and "
-                f"{jobs.vectors.shape[1]}: encode both with the same encoder."
-            )
         fields = {
             "name": name,
             "applicants": read_only(applicants),
             "jobs": read_only(jobs),
             "vocabulary": vocabulary,
-            "title_vectors": None if title_vectors is None else view(title_vectors),
-            "experience_vectors": None if experience_vectors is None else view(experience_vectors),
-            "text_blocks": frozenset(text_blocks),
-            "context": MappingProxyType({name: table.read_only() for name, table in (context or {}).items()}),
+            **_further_tables(title_vectors, experience_vectors, text_blocks, context),
             "left_out": tuple(left_out),
             "cut": tuple(cut),
             "folder": None,
             "job_vectors_sha256": None,
             "_spec": spec,
             "_origin": None,
+            "_base": None,
+            "_sha256": None,
             "_action_features": {},
         }
         for key, value in fields.items():
             object.__setattr__(self, key, value)
-        for side, population in (("applicants", applicants), ("jobs", jobs)):
-            check_words(side, population, vocabulary)
-        check_word_vectors("title_vectors", title_vectors, vocabulary.titles, self.block_dim)
-        check_word_vectors("experience_vectors", experience_vectors, vocabulary.experiences, self.block_dim)
+        self._check_fit()
+
+    def _check_fit(self) -> None:
+        """Checks that the tables fit together. Each side itself was checked before."""
+        sizes = self.applicants.vectors.shape[1], self.jobs.vectors.shape[1]
+        if sizes[0] != sizes[1]:
+            raise MarketError(
+                f"`applicants` and `jobs` must have vectors of one size, got {sizes[0]} and {sizes[1]}: encode both "
+                "with the same encoder."
+            )
+        words = self.vocabulary
+        for side, population in (("applicants", self.applicants), ("jobs", self.jobs)):
+            check_words(side, population, words)
+        check_word_vectors("title_vectors", self.title_vectors, words.titles, self.block_dim)
+        check_word_vectors("experience_vectors", self.experience_vectors, words.experiences, self.block_dim)
         for field, table in self.context.items():
-            check_context(field, table, applicants, jobs)
+            check_context(field, table, self.applicants, self.jobs)
 
     def __setattr__(self, key: str, value: object) -> None:
         raise AttributeError(f"a LabourMarket is frozen, `{key}` cannot be set; build a new one.")
@@ -170,6 +177,14 @@ class LabourMarket:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._spec is not None:
             return load_market, (self._spec,)
+        if self._base is not None:
+            return _with_new_tables, (
+                self._base,
+                self._base._sha256,
+                self.applicants,
+                _new_tables(self, self._base),
+                self._origin,
+            )
         made = partial(
             LabourMarket,
             title_vectors=self.title_vectors,
@@ -191,6 +206,8 @@ class LabourMarket:
 
     _spec: MarketSpec | None
     _origin: MarketSpec | Mapping[str, Any] | None
+    _base: LabourMarket | None  # the saved market whose applicants were replaced, directly or in several steps
+    _sha256: str | None  # of a saved market's header, which has the digests of all files
     _action_features: dict[tuple[str, ...], NDArray[np.floating]]
 
     @property
@@ -341,11 +358,23 @@ class LabourMarket:
             **tables: ``title_vectors`` and ``experience_vectors`` of ``vocabulary``, ``text_blocks``, and the
                 ``context`` with the new applicants.
         """
-        market = LabourMarket(self.name, applicants, self.jobs, vocabulary, **tables)
-        # The jobs are the same, so an index of them in the folder still fits.
-        object.__setattr__(market, "folder", self.folder)
-        object.__setattr__(market, "job_vectors_sha256", self.job_vectors_sha256)
-        object.__setattr__(market, "_origin", self.origin if origin is None else origin)
+        check_population("applicants", applicants)
+        # The jobs are the same object: they are not checked again, and an index of them still fits.
+        market = object.__new__(type(self))
+        market.__dict__.update(
+            self.__dict__,
+            applicants=read_only(applicants),
+            vocabulary=vocabulary,
+            **_further_tables(**tables),
+            left_out=(),
+            cut=(),
+            _spec=None,
+            _origin=self.origin if origin is None else origin,
+            _base=self._base if self._sha256 is None else self,
+            _sha256=None,
+            _action_features={},
+        )
+        market._check_fit()
         return market
 
     def read_with(self, arguments: Mapping[str, Any]) -> LabourMarket:
@@ -478,7 +507,8 @@ class LabourMarket:
                 keeps their present type.
 
         Returns:
-            The saved market, memory-mapped from the folder.
+            The saved market, memory-mapped from the folder. If another process has saved a market there meanwhile, it
+            is that market.
 
         Raises:
             MarketError: For another type, or if ``path`` exists and is neither a saved market nor an empty folder.
@@ -509,7 +539,7 @@ class LabourMarket:
 
         Types, offsets and ranges are checked each time. Each array is also compared with its digest, unless the user's
         cache folder records that the same files were found whole before. The record knows files by their sizes, times
-        and inodes.
+        and inodes. If another process replaces the market meanwhile, the old market or the new one is opened, whole.
 
         Args:
             path: The folder.
@@ -520,7 +550,10 @@ class LabourMarket:
             MarketError: If the folder holds no market of this format, or a market that is not whole or was changed.
         """
         folder = place_of(path).absolute()
-        is_saved_market(folder)  # puts back the old market if a process was killed while replacing it
+        return read_whole(folder, lambda: cls._read(folder, path, verify), MarketError)
+
+    @classmethod
+    def _read(cls, folder: Path, path: str | os.PathLike[str], verify: bool | None) -> LabourMarket:
         header = read_header(folder)
         try:
             tables = read_tables(folder, header)
@@ -542,6 +575,7 @@ class LabourMarket:
             object.__setattr__(market, "folder", folder)
             object.__setattr__(market, "_origin", remembered(header.get("read_with")) or None)
             object.__setattr__(market, "job_vectors_sha256", header["job_vectors_sha256"])
+            object.__setattr__(market, "_sha256", header.get("sha256"))  # earlier releases wrote none
             return market
         except MarketError as error:
             raise MarketError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
@@ -586,6 +620,61 @@ class LabourMarket:
             context=self._context_of("applicants" if population is self.applicants else "jobs", row),
             id=row,
         )
+
+
+def _further_tables(
+    title_vectors: NDArray[np.floating] | None = None,
+    experience_vectors: NDArray[np.floating] | None = None,
+    text_blocks: Iterable[str] = (),
+    context: Mapping[str, ContextTable] | None = None,
+) -> dict[str, Any]:
+    """The tables of a market besides both sides and their words, by attribute, over read-only views."""
+    return {
+        "title_vectors": None if title_vectors is None else view(title_vectors),
+        "experience_vectors": None if experience_vectors is None else view(experience_vectors),
+        "text_blocks": frozenset(text_blocks),
+        "context": MappingProxyType({name: table.read_only() for name, table in (context or {}).items()}),
+    }
+
+
+def _new_tables(market: LabourMarket, base: LabourMarket) -> dict[str, Any]:
+    """The tables of a market that ``base`` does not have, or has in part; words of ``base`` are left out."""
+    words = {
+        key: tuple(values[len(getattr(base.vocabulary, key)) :]) for key, values in market.vocabulary.as_lists().items()
+    }
+    vectors = {}
+    for name in ("title_vectors", "experience_vectors"):
+        old, table = getattr(base, name), getattr(market, name)
+        vectors[name] = table if old is None or table is None else table[len(old) :]
+    context = {name: (table.applicants, table.words) for name, table in market.context.items()}
+    return {"words": words, "vectors": vectors, "context": context, "text_blocks": market.text_blocks}
+
+
+def _with_new_tables(
+    base: LabourMarket, sha256: str, applicants: Population, news: Mapping[str, Any], origin: Mapping[str, Any] | None
+) -> LabourMarket:
+    """The market that :func:`_new_tables` took apart.
+
+    Raises:
+        MarketError: If the saved market was replaced meanwhile, so that ids may stand for other words.
+    """
+    if base._sha256 != sha256:
+        raise MarketError(
+            f"{base.folder} was saved again after these applicants were read: read them again, "
+            "`load_market(...).with_applicants(...)`."
+        )
+    words = {key: (*getattr(base.vocabulary, key), *new) for key, new in news["words"].items()}
+    vectors = {}
+    for name, new in news["vectors"].items():
+        old = getattr(base, name)
+        vectors[name] = new if old is None or new is None else np.concatenate([old, new]) if len(new) else old
+    context = {
+        name: replace(base.context[name], applicants=values, words=words_of_field)
+        for name, (values, words_of_field) in news["context"].items()
+    }
+    return base.replaced_applicants(
+        applicants, Vocabulary(**words), origin=origin, **vectors, text_blocks=news["text_blocks"], context=context
+    )
 
 
 def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: Any) -> LabourMarket:

@@ -278,6 +278,49 @@ def test_models_do_not_share_a_cache(tmp_path):
     assert second.asked == ["a"]
 
 
+def test_calls_with_a_new_text_each_leave_few_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoders, "_MERGED", 8)
+    cached, second = CachedEncoder(Counting(), tmp_path), Counting()
+    vectors = np.concatenate([cached.encode([text]) for text in TEXTS])
+    assert len(shards(tmp_path)) == 4 + 8  # 32 texts in files of 8, and the latest 8
+    np.testing.assert_array_equal(CachedEncoder(second, tmp_path).encode(TEXTS), vectors)
+    assert second.calls == [] and len(shards(tmp_path)) == 5
+
+
+def test_known_texts_are_looked_up_in_no_folder(tmp_path, monkeypatch):
+    cached = CachedEncoder(Counting(), tmp_path)
+    vectors = cached.encode(TEXTS)
+    monkeypatch.setattr(encoders.Path, "glob", lambda *_: pytest.fail("files were listed"))
+    np.testing.assert_array_equal(cached.encode(TEXTS[::-1]), vectors[::-1])
+
+
+def test_texts_whose_file_is_merged_while_another_process_reads_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoders, "_MERGED", 8)
+    cached, second = CachedEncoder(Counting(), tmp_path), Counting()
+    for text in TEXTS[:8]:
+        cached.encode([text])
+    read = encoders.Path.read_bytes
+
+    def merged_first(path):
+        monkeypatch.setattr(encoders.Path, "read_bytes", read)
+        cached.encode(["another text"])
+        return read(path)
+
+    monkeypatch.setattr(encoders.Path, "read_bytes", merged_first)
+    CachedEncoder(second, tmp_path).encode(TEXTS[:8])
+    assert second.calls == [] and len(shards(tmp_path)) == 2
+
+
+def test_files_that_may_not_be_deleted_are_not_merged(tmp_path, monkeypatch):
+    for text in TEXTS[:8]:
+        CachedEncoder(Counting(), tmp_path).encode([text])
+    files, encoder = shards(tmp_path), Counting()
+    monkeypatch.setattr(encoders, "_MERGED", 8)
+    monkeypatch.setattr(encoders.Path, "unlink", _refused)
+    CachedEncoder(encoder, tmp_path).encode(TEXTS[:8])
+    assert encoder.calls == [] and shards(tmp_path) == files
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "text"])
 def test_a_broken_file_is_rebuilt_and_not_trusted(tmp_path, damage, caplog):
     first, second, third = Counting(), Counting(), Counting()

@@ -8,13 +8,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jobrec_gym import MarketError, load_market
 from jobrec_gym.market import LabourMarket, verified
-from jobrec_gym.market.folder import market_folder, read_header
+from jobrec_gym.market.folder import is_saved_market, market_folder, read_header, read_tables, write_market
+from jobrec_gym.whole_files import read_whole
 
 
 @pytest.fixture(autouse=True)
@@ -327,3 +332,80 @@ def test_a_market_folder_that_fails_leaves_nothing(folder, tmp_path):
         raise OSError("disk full")
     assert len(LabourMarket.load(folder).jobs) == 30
     assert not list(tmp_path.glob(".market-*"))
+
+
+# ---------------------------------------------------------------------- several processes at once
+
+
+@pytest.fixture
+def between_the_renames(monkeypatch):
+    """A function that takes what to do, once, when a writer has moved the old market away."""
+    doing = []
+    rename = Path.rename
+
+    def renamed(self, target):
+        if self.name == "new" and doing:
+            doing.pop()()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    return doing.append
+
+
+def test_a_reader_waits_for_a_writer_that_is_between_its_renames(folder, monkeypatch, between_the_renames):
+    waits, sleep = threading.Event(), time.sleep
+    monkeypatch.setattr("jobrec_gym.whole_files.time.sleep", lambda seconds: (waits.set(), sleep(seconds)))
+    with ThreadPoolExecutor() as pool:
+        reading = []
+
+        def read():
+            reading.append(pool.submit(load_market, folder))
+            assert waits.wait(60)
+
+        between_the_renames(read)
+        load_market("default", n_jobs=31, n_applicants=20).save(folder)
+        assert len(reading[0].result().jobs) == 31
+
+
+def test_a_market_that_is_replaced_while_it_is_read_is_read_again(folder, monkeypatch):
+    other = load_market("default", n_jobs=31, n_applicants=20)
+    replaced = []
+
+    def replaced_before(*arguments):
+        if not replaced:
+            replaced.append(True)
+            other.save(folder)
+        return read_tables(*arguments)
+
+    monkeypatch.setattr("jobrec_gym.market.labour_market.read_tables", replaced_before)
+    assert LabourMarket.load(folder, verify=True).fingerprint() == other.fingerprint()
+    assert replaced
+
+
+def test_a_folder_that_is_always_replaced_is_said_to_be(folder, monkeypatch):
+    monkeypatch.setattr("jobrec_gym.whole_files._MOST_TURNS", 3)
+    market = load_market("default", n_jobs=30, n_applicants=20)
+    with pytest.raises(MarketError, match=r"market is replaced by another process again and again; read it when"):
+        read_whole(folder, lambda: write_market(market, folder), MarketError)
+
+
+def test_two_writers_of_one_market_replace_it_one_after_the_other(folder, tmp_path, between_the_renames):
+    first, second = (load_market("default", n_jobs=n, n_applicants=20) for n in (31, 32))
+    with ThreadPoolExecutor() as pool:
+        writing = []
+
+        def write():
+            writing.append(pool.submit(second.save, folder))
+            wait(writing, timeout=0.5)  # it is not done before the first one is
+
+        between_the_renames(write)
+        assert len(first.save(folder).jobs) in (31, 32)
+        assert len(writing[0].result().jobs) == 32
+    assert len(load_market(folder).jobs) == 32
+    assert not list(tmp_path.glob(".market-*"))
+
+
+def test_a_pipe_that_is_no_market_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path / "a\0b"):
+        assert not is_saved_market(path)

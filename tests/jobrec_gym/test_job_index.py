@@ -15,7 +15,7 @@ import jobrec_gym.candidates
 from jobrec_gym import job_index
 from jobrec_gym.candidates import MixedCandidates, RetrievalCandidates, make_sampler
 from jobrec_gym.counter_rng import hash64
-from jobrec_gym.job_index import JobIndex, JobSubset, index_file, open_index
+from jobrec_gym.job_index import JobIndex, JobSubset, forget_indexes, index_file, open_index
 from jobrec_gym.market import LabourMarket, load_market
 
 faiss = pytest.importorskip("faiss", reason="needs the extra 'index'")
@@ -41,9 +41,9 @@ def catalogue(tmp_path_factory):
 @pytest.fixture
 def unopened():
     """No index is open in this process, as in a fresh one."""
-    open_index.cache_clear()
+    forget_indexes()
     yield
-    open_index.cache_clear()
+    forget_indexes()
 
 
 def cosines(market, applicant, job_ids):
@@ -136,10 +136,24 @@ def test_vectors_of_any_size_are_indexed(dim, dtype):
 
 def test_the_index_is_built_once_and_kept_beside_the_market(catalogue, unopened, monkeypatch):
     before = open_index(catalogue).nearest(np.ones(768, np.float32), 50)
-    open_index.cache_clear()
+    forget_indexes()
     monkeypatch.setattr(JobIndex, "build", lambda *_: pytest.fail("built again"))
     assert (open_index(catalogue).nearest(np.ones(768, np.float32), 50) == before).all()
     assert load(catalogue.folder) is load(catalogue.folder), "an index beside the market does not make it another one"
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_new_people_use_the_index_that_is_open_for_the_jobs(tmp_path, unopened, monkeypatch, is_saved):
+    market = load_market("default", n_jobs=600, n_applicants=5)
+    market = market.save(tmp_path / "market") if is_saved else market
+    index = open_index(market)
+    for verb in ("build", "read"):
+        monkeypatch.setattr(JobIndex, verb, lambda *_: pytest.fail("made again"))
+    new = market.replaced_applicants(market.applicants.take(np.array([3])), market.vocabulary)
+    assert open_index(new) is open_index(new.replaced_applicants(new.applicants, new.vocabulary)) is index
+    equal = LabourMarket("equal", market.applicants, market.jobs, market.vocabulary)
+    with pytest.raises(pytest.fail.Exception, match="made again"):
+        open_index(equal)
 
 
 def test_an_index_of_other_vectors_is_not_read(tmp_path, unopened):
@@ -176,7 +190,7 @@ def test_a_broken_index_is_built_again(catalogue, tmp_path, unopened, caplog, da
                 "another version": inner + b"\n" + newer,
             }[damage]
         )
-    open_index.cache_clear()
+    forget_indexes()
     open_index(market)
     (told,) = [record.getMessage() for record in caplog.records if "built again" in record.getMessage()]
     assert str(file) in told and "\n" not in told

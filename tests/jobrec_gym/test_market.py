@@ -109,6 +109,15 @@ def test_opening_a_large_market_reads_none_of_its_tables(market, tmp_path, monke
     assert len(LabourMarket.load(tmp_path / "market").jobs) == 60
 
 
+def test_a_wrong_vector_is_named_by_its_row_in_any_piece(market, monkeypatch):
+    monkeypatch.setattr(checks, "_CHECKED_ROWS", 7)
+    vectors = market.jobs.vectors.copy()
+    vectors[25] *= 2
+    key = market.jobs.keys[25]
+    with pytest.raises(MarketError, match=rf"`jobs` row 25 \(key '{key}'\) has a vector that is of length 2"):
+        replaced(market, "jobs", vectors=vectors)
+
+
 def test_a_row_is_checked_while_it_is_written(tmp_path):
     chunks = [np.eye(4, 6), np.eye(4, 6) * [[1], [1], [2], [1]]]
     with pytest.raises(MarketError, match="`jobs` row 6 has a vector that is of length 2"):

@@ -1,4 +1,6 @@
-"""Paths that begin with `~`."""
+"""Paths that begin with `~`, that are symbolic links, or that are not UTF-8."""
+
+import os
 
 import gymnasium as gym
 import pytest
@@ -12,6 +14,7 @@ from jobrec_gym.paths import place_of
 from jobrec_gym.simulators.prompts import load_prompt
 from jobrec_gym.simulators.recorded import RecordedSimulator, Recording
 from jobrec_gym.simulators.sqlite_cache import AnswerCache
+from jobrec_gym.whole_files import whole_file
 
 
 @pytest.fixture
@@ -57,3 +60,29 @@ def test_what_simulators_write_and_read_is_at_home(home):
     cache = AnswerCache("~/answers.sqlite")
     assert cache.export("~/answers.jsonl") == cache.import_("~/answers.jsonl") == 0
     cache.close()
+
+
+def test_what_a_link_points_to_is_replaced_and_the_link_stays(market, tmp_path):
+    (tmp_path / "large").mkdir()
+    for link, target in (("link.csv", "large/real.csv"), ("link", "large/market")):
+        (tmp_path / link).symlink_to(target)
+    for text in ("the target is made", "the target is replaced"):
+        with whole_file(tmp_path / "link.csv") as scratch:
+            scratch.write_text(text)
+        assert (tmp_path / "large" / "real.csv").read_text() == text
+        market.save(tmp_path / "link")
+        assert LabourMarket.load(tmp_path / "large" / "market").fingerprint() == market.fingerprint()
+    assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "link").is_symlink()
+    assert load_market(tmp_path / "link").fingerprint() == market.fingerprint()
+    assert sorted(path.name for path in (tmp_path / "large").iterdir()) == ["market", "real.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large", "link", "link.csv"]
+
+
+def test_a_folder_whose_name_is_not_utf8_is_written_and_read(market, tmp_path):
+    log = Interactions.of(market, [0, 5], [3, 4], [1.0, 0.5])
+    market_folder, log_folder = (tmp_path / os.fsdecode(name) for name in (b"m\xe9", b"l\xe9"))
+    for _ in range(2):
+        market.save(market_folder)
+        log.save(log_folder)
+        assert load_market(market_folder).fingerprint() == market.fingerprint()
+        assert len(Interactions.load(log_folder, market)) == 2

@@ -408,12 +408,12 @@ class Index(_Writers):
         self._right: list[int] | None = None
 
     def after_a_kill(self, folder: Path) -> None:
-        from jobrec_gym.job_index import open_index
+        from jobrec_gym.job_index import forget_indexes, open_index
 
         market = _indexed(folder)
         query = np.asarray(market.applicants.vectors[0], dtype=np.float32)
         found = open_index(market).nearest(query, 10).tolist()
-        open_index.cache_clear()
+        forget_indexes()
         right = np.argsort(-(np.asarray(market.jobs.vectors) @ query), kind="stable")[:10].tolist()
         if len(set(found) & set(right)) < 8:
             raise Wrong(f"another index: it finds {found}, where {right} are nearest")
@@ -429,16 +429,16 @@ def _indexed(folder: Path) -> LabourMarket:
 
 
 def _index(folder: Path, turn: int) -> None:
-    from jobrec_gym.job_index import index_file, open_index
+    from jobrec_gym.job_index import forget_indexes, index_file, open_index
 
     market = _indexed(folder)
     file = index_file(market)
     assert file is not None
     open_index(market)
-    open_index.cache_clear()
+    forget_indexes()
     file.unlink(missing_ok=True)
     open_index(market)
-    open_index.cache_clear()
+    forget_indexes()
 
 
 WRITERS: dict[str, Callable[[Path, int], None]] = {

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from jobrec_gym.encoders import EncoderError, HashingEncoder
 from jobrec_gym.loaders.assembly import BlockVectors, Record, assemble_market
-from jobrec_gym.market import LabourMarket, MarketError
+from jobrec_gym.market import LabourMarket, MarketError, compose_vectors
 
 
 def people(n=10, **changes):
@@ -305,6 +306,22 @@ def test_given_vectors_become_unit_blocks_and_nothing_is_encoded():
     hard = given_blocks.hard[3] / np.linalg.norm(given_blocks.hard[3])
     np.testing.assert_allclose(market.jobs.vectors[3, :4], hard / np.sqrt(2), atol=1e-6)
     assert market.title_vectors is None
+
+
+def test_vectors_are_joined_and_checked_in_pieces_which_change_no_bit():
+    generator, rows = np.random.default_rng(0), postings(2_500)
+    hard, soft = generator.normal(size=(2, 2_500, 512)).astype(np.float32)
+    hard[5] = 0
+    assemble(applicant_vectors=blocks(10, 512), job_vectors=blocks(20, 512))  # loads what is loaded once
+    tracemalloc.start()
+    market = assemble(jobs=rows, applicant_vectors=blocks(10, 512), job_vectors=BlockVectors(hard, soft))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * market.jobs.vectors.nbytes
+    norms = np.linalg.norm(hard, axis=1, keepdims=True)
+    norms[5] = 1
+    whole = compose_vectors(hard / norms, soft / np.linalg.norm(soft, axis=1, keepdims=True))
+    np.testing.assert_array_equal(market.jobs.vectors, whole)
 
 
 def test_one_side_may_be_given_and_the_other_encoded():

@@ -12,7 +12,7 @@ from jobrec_gym.encoders import HashingEncoder
 from jobrec_gym.job_index import index_file
 from jobrec_gym.loaders import newcomers
 from jobrec_gym.loaders.tables import FIELDS, load_csv
-from jobrec_gym.market import MarketError, load_market
+from jobrec_gym.market import MarketError, labour_market, load_market
 
 PEOPLE = [
     {
@@ -304,6 +304,64 @@ def test_new_people_may_be_replaced_by_newer_ones_without_saying_again_how_they_
 def test_a_pickled_market_of_new_people_still_finds_the_index_of_its_jobs(market, files):
     new = market.save(files / "saved").with_applicants([{"key": "y", "hard": "SQL"}], encoder="hashing")
     assert index_file(pickle.loads(pickle.dumps(new))) == index_file(new) is not None
+
+
+def test_a_pickle_of_a_saved_market_with_new_people_holds_the_path_of_the_jobs_and_what_is_new(files):
+    context = {"place": "category", "tools": "set"}
+    write_csv(files / "placed.csv", [{"key": "j", "hard": "SQL", "title": "t", "place": "Rome", "tools": "saw"}])
+    write_csv(files / "here.csv", [{"key": "x", "hard": "baking", "title": "t", "place": "Bonn", "tools": "saw"}])
+    options = {"applicants": str(files / "here.csv"), "encoder": "hashing", "context": context}
+    saved = load_market(f"csv:{files / 'placed.csv'}", **options).save(files / "saved")
+    known = {"key": "y", "hard": ["SQL"], "place": "Rome", "tools": ["saw"], "description": "I query."}
+    new = saved.with_applicants([known], encoder="hashing")
+    newer = new.with_applicants([{**known, "hard": ["Rust", "SQL"], "title": "z", "place": "Oslo"}], encoder="hashing")
+    for market in (new, newer):
+        again = pickle.loads(pickle.dumps(market))
+        assert again.jobs is load_market(files / "saved").jobs
+        assert (again.fingerprint(), again.name, again.origin) == (market.fingerprint(), market.name, market.origin)
+        assert again.applicant("y") == market.applicant("y") and again.job("j") == market.job("j")
+        assert again.vocabulary == market.vocabulary
+        assert pickle.loads(pickle.dumps(again)).fingerprint() == market.fingerprint()
+        assert (again.folder, again.spec, index_file(again)) == (market.folder, None, index_file(market))
+
+
+def test_the_size_of_such_a_pickle_does_not_depend_on_the_number_of_jobs(tmp_path):
+    sizes = []
+    for n_jobs in (300, 600):
+        market = load_market("default", n_jobs=n_jobs, n_applicants=5).save(tmp_path / str(n_jobs))
+        new = market.replaced_applicants(
+            market.applicants.take(np.array([0])),
+            market.vocabulary,
+            title_vectors=market.title_vectors,
+            experience_vectors=market.experience_vectors,
+            context={name: table.take(np.array([0]), np.arange(n_jobs)) for name, table in market.context.items()},
+        )
+        sizes.append(len(pickle.dumps(new)))
+    assert max(sizes) < 10_000 and abs(sizes[1] - sizes[0]) < 200
+
+
+def test_a_pickle_of_new_people_is_refused_if_the_market_was_saved_again(market, files):
+    saved = market.save(files / "saved")
+    pickled = pickle.dumps(saved.with_applicants([{"key": "y", "hard": "SQL"}], encoder="hashing"))
+    write_csv(files / "jobs.csv", [{"key": "j3", "hard": "wound care;hygiene;SQL", "soft": "calm"}])
+    load_market(f"csv:{files / 'jobs.csv'}", applicants=str(files / "others.csv"), encoder="hashing").save(saved.folder)
+    with pytest.raises(MarketError, match="saved was saved again after these applicants were read: read them again"):
+        pickle.loads(pickled)
+
+
+def test_jobs_are_not_checked_again_for_new_people(market, monkeypatch):
+    checked = []
+    check = labour_market.check_population
+    monkeypatch.setattr(labour_market, "check_population", lambda side, rows: checked.append(side) or check(side, rows))
+    new = market.replaced_applicants(market.applicants, market.vocabulary)
+    assert checked == ["applicants"] and new.jobs is market.jobs
+    for changes, message in (
+        ({"seniority": np.full(1, 9)}, "seniority 9"),
+        ({"title_ids": np.full(1, 99)}, "`applicants.title_ids` must be in"),
+        ({"vectors": np.eye(1, 10)}, "vectors of one size, got 10 and 768"),
+    ):
+        with pytest.raises(MarketError, match=message):
+            market.replaced_applicants(dataclasses.replace(market.applicants, **changes), market.vocabulary)
 
 
 def test_numbers_of_numpy_are_read_like_those_of_a_file(market):
