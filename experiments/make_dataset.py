@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.runs.arguments import as_typed
 from experiments.runs.command import command
 from experiments.runs.datasets import PretrainScale, cosine_pairs, save_dataset
-from experiments.runs.episodes import record_episodes, save_minari
+from experiments.runs.episodes import record_episodes, save_minari, unused_folder
 from experiments.runs.folders import RunError, read_run
 from experiments.runs.progress import tracked
 from jobrec_gym import LabourMarket
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["write_episodes", "write_pairs"]
 
 FORMATS = ("npz", "minari")
+BEHAVIOURS = ("random", "cosine")
+
+_OF_PAIRS = {"output", "n_pairs", "split", "job_split", "scale", "vectors"}
+_OF_THE_TASK = {"env", "reward", "simulator"}
+_OF_EPISODES = {"dataset_id", "behaviour", "epsilon", "n_episodes", "trust", *_OF_THE_TASK}
 
 
 @command(config_path="../conf", config_name="make_dataset")
@@ -29,6 +37,8 @@ def main(cfg: DictConfig) -> None:
     """Writes cosine rewards of pairs (``format=npz``), or a behaviour policy's episodes (``format=minari``)."""
     if cfg.format not in FORMATS:
         raise SystemExit(f"error: `format` must be one of {FORMATS}, got {cfg.format!r}.")
+    if HydraConfig.initialized():
+        _refuse_unread(cfg.format, str(cfg.behaviour), HydraConfig.get().overrides.task)
     # Not at the top: `--help` is answered without torch.
     from experiments.runs.build import build_task
 
@@ -102,6 +112,7 @@ def write_episodes(
     from experiments.learners.opponents import CosineRecommender
     from experiments.runs.saved import load_run
 
+    unused_folder(dataset_id)  # before a run is loaded and episodes are played
     model = None
     if behaviour == "cosine":
         model = CosineRecommender(task.make_env())
@@ -111,11 +122,37 @@ def write_episodes(
     played = record_episodes(env, model, n_episodes, epsilon, seed)
     episodes = tracked(played, "episodes", "episode", total=n_episodes)
     share = "uniform" if model is None else f"epsilon-greedy, epsilon {epsilon}"
-    description = f"JobRec-v0 on {task.market!r}; behaviour policy {behaviour}, {share}; propensities in infos."
+    splits = ", ".join(f"{key}={task.env_options.get(key, 'train')}" for key in ("split", "job_split"))
+    reward = (task.config["reward"]["_target_"] or "of the environment").rpartition(".")[2].removeprefix("Vector")
+    description = (
+        f"{task.env_id} on {task.market!r}, {splits}, reward {reward}; behaviour policy {behaviour}, {share}; "
+        "propensities in infos."
+    )
     data = save_minari(dataset_id, episodes, env, str(behaviour), description)
     size = data.storage.get_size()
     print(f"{dataset_id}: {data.total_episodes:,} episodes, {data.total_steps:,} steps, {size:.1f} MB")
     print(f'use it: minari.load_dataset("{dataset_id}")')
+
+
+def _refuse_unread(form: str, behaviour: str, overrides: Iterable[str]) -> None:
+    """Refuses options that this format, or this behaviour, does not read.
+
+    Raises:
+        SystemExit: For the first such option.
+    """
+    if form == "npz":
+        why = "is for format=minari. With format=npz, `split` and `job_split` choose people and jobs"
+        reasons = dict.fromkeys(_OF_EPISODES, why)
+    else:
+        why = "is for format=npz. With format=minari, `env.split` and `env.job_split` choose people and jobs"
+        reasons = dict.fromkeys(_OF_PAIRS, why)
+        if behaviour not in BEHAVIOURS and Path(behaviour).exists():
+            why = f"is not read with behaviour={behaviour}: a run plays on its own market, environment and reward"
+            reasons |= dict.fromkeys(("market", *_OF_THE_TASK), why)
+    for override in overrides:
+        place = override.lstrip("+~").partition("=")[0]
+        if reason := reasons.get(re.split(r"[.@]", place)[0]):
+            raise SystemExit(f"error: `{place}` {reason}.")
 
 
 if __name__ == "__main__":

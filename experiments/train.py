@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -15,6 +16,7 @@ from experiments.runs.arguments import as_typed, require_plugin
 from experiments.runs.command import command
 from experiments.runs.folders import RunError
 from experiments.runs.tables import columns_of, format_table, held_out_table
+from jobrec_gym.terminal import output_may_fail
 
 
 @command(config_path="../conf", config_name="train")
@@ -25,19 +27,20 @@ def main(cfg: DictConfig) -> float | None:
     from experiments.runs.training import in_words, run_training
 
     hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
+    folder, is_sweep = Path(hydra_config.runtime.output_dir), hydra_config.mode is RunMode.MULTIRUN
     try:
         setup = build(cfg)
-        summary = run_training(setup, folder, list(hydra_config.overrides.task))
+        summary = run_training(setup, folder, list(hydra_config.overrides.task), waits=is_sweep)
     except RunError as error:
-        if hydra_config.mode is RunMode.MULTIRUN:
+        if is_sweep:
             print(f"error: {error}", file=sys.stderr)
             raise  # Hydra continues with the other runs, and fails at the end. SystemExit would end the sweep.
         raise SystemExit(f"error: {error}") from error
     where = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     score: float | None = summary["held_out"]["score"]
-    if hydra_config.mode is RunMode.MULTIRUN:
-        print(f"score {'-' if score is None else format(score, '.3f')}  {where}")
+    if is_sweep:
+        with suppress(BrokenPipeError), output_may_fail(goes_on=True):  # the run is finished, whoever reads its score
+            print(f"score {'-' if score is None else format(score, '.3f')}  {where}")
         return score
     held_out, name = summary["held_out"], setup.config.get("name") or "this run"
     print(format_table(*held_out_table({name: held_out}, summary["references"], columns_of(held_out, main=True))))

@@ -11,7 +11,7 @@ import select
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from jobrec_gym.near_miss import best_match
 
@@ -75,7 +75,7 @@ class LineParser(argparse.ArgumentParser):
 
 
 @contextmanager
-def output_may_fail() -> Iterator[None]:
+def output_may_fail(goes_on: bool = False) -> Iterator[None]:
     """Ends a program whose output fails.
 
     The program ends silently if the reader is gone (``... | head``). It ends with one line of error if the output
@@ -84,26 +84,40 @@ def output_may_fail() -> Iterator[None]:
     Letters that the standard output cannot encode are written as backslash escapes. On Windows, for instance, a pipe
     cannot encode all letters.
 
+    Args:
+        goes_on: Whether the program has more to do than to print, and goes on if the reader is gone. What it prints
+            from then on is lost.
+
     Raises:
         SystemExit: If the standard output cannot be written to.
+        BrokenPipeError: If the reader is gone before the block has ended, and ``goes_on`` is true.
     """
     # With "surrogateescape", which Python sets if the locale is C, such letters raise an error just as with "strict".
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         # `reconfigure` first sets `errors`, and then raises an OSError if the output was a file and is now a pipe.
         with suppress(OSError):
             sys.stdout.reconfigure(errors="backslashreplace")
+    has_ended = False
     try:
         try:
             yield
         except SystemExit:
             _flush()
             raise
+        has_ended = True
         _flush()
     except OSError as error:
         if not _is_of_output(error):
             raise
         # Python flushes stdout once more when it ends: https://docs.python.org/3/library/signal.html
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError) and goes_on:
+            if _has_no_reader(sys.stderr):  # `2>&1 | head`
+                os.dup2(nowhere, sys.stderr.fileno())
+            if has_ended:
+                return
+            raise
         if isinstance(error, BrokenPipeError):
             raise SystemExit(1) from None
         raise SystemExit(f"error: the output cannot be written: {error.strerror}. Write it to another place.") from None
@@ -119,9 +133,7 @@ def _is_of_output(error: OSError) -> bool:
     if sys.stdout is None or error.filename is not None:
         return False
     if isinstance(error, BrokenPipeError):
-        printed_to = select.poll()
-        printed_to.register(sys.stdout.fileno(), 0)
-        return any(event & select.POLLERR for _, event in printed_to.poll(0))
+        return _has_no_reader(sys.stdout)
     if error.errno not in _FULL or sys.stdout.isatty():
         return False
     try:
@@ -130,3 +142,10 @@ def _is_of_output(error: OSError) -> bool:
     except OSError:
         return True
     return False
+
+
+def _has_no_reader(output: TextIO) -> bool:
+    """Whether an output is a pipe whose reader is gone."""
+    polled = select.poll()
+    polled.register(output.fileno(), 0)
+    return any(event & select.POLLERR for _, event in polled.poll(0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,12 +22,13 @@ from experiments.runs.evaluation import Evaluation, HeldOutEvaluation, Truth
 from experiments.runs.folders import RunError
 from experiments.runs.keys import WAY_OUT, key_in_config
 from experiments.runs.numbers import MOST, require_switch, require_whole
-from experiments.runs.recording import InteractionRecorder
+from experiments.runs.recording import InteractionRecorder, asked_in_all
 from experiments.runs.sb3_arguments import as_sb3_wants, require_sb3_arguments
 from experiments.runs.trackers import Tracker
 from jobrec_gym import JobRecCareerVectorEnv, JobRecVectorEnv, LabourMarket
 from jobrec_gym.market import Split
 from jobrec_gym.near_miss import did_you_mean
+from jobrec_gym.prior_sources import LiveSource
 
 __all__ = [
     "Algorithm",
@@ -48,6 +49,7 @@ Config = Mapping[str, Any]
 """A resolved config, in plain dictionaries and lists."""
 
 T = TypeVar("T")
+E = TypeVar("E", bound=JobRecVectorEnv)
 
 _NUMBERS = (
     ("seed", 0, 2**32 - 1),
@@ -244,6 +246,25 @@ class Task:
 
     def __init__(self, config: Config):
         self.config = config
+        self._live_sources: list[LiveSource] = []
+
+    @property
+    def sources_asked(self) -> dict[str, float] | None:
+        """What the live models in ``prior_sources`` of all environments were asked so far, those of evaluations too.
+
+        See :func:`~experiments.runs.recording.asked_in_all`.
+        """
+        return asked_in_all([source.usage for source in self._live_sources])
+
+    def _counted(self, make: Callable[..., E]) -> Callable[..., E]:
+        """A function like ``make``, whose environments count for :attr:`sources_asked`."""
+
+        def make_counted(*args: Any, **options: Any) -> E:
+            env = make(*args, **options)
+            self._live_sources += env.live_sources
+            return env
+
+        return make_counted
 
     @cached_property
     def market(self) -> LabourMarket:
@@ -285,7 +306,7 @@ class Task:
 
     def make_bare_env(self, make: Callable[..., JobRecVectorEnv] | None = None) -> JobRecVectorEnv:
         """The environments without the reward of training, made by ``make`` or else of the kind :attr:`env_id`."""
-        return (make or _KINDS[self.env_id])(
+        return self._counted(make or _KINDS[self.env_id])(
             num_envs=self.n_envs,
             max_episode_steps=self.max_episode_steps,
             autoreset_mode="SameStep",
@@ -406,9 +427,8 @@ class Setup(Task):
         shown = {**self.env_options, "split": options.split, "job_split": options.job_split}
         shown |= {"simulator": _make(self.config, *keys), "max_episode_steps": self.max_episode_steps}
         how_many = {name: self.config["evaluation"][name] for name in _OF_CAREERS if name in self.config["evaluation"]}
-        return CareerEvaluation(
-            lambda n: JobRecCareerVectorEnv(n, market=self.market, **shown), seed=options.seed, **how_many
-        )
+        make = self._counted(partial(JobRecCareerVectorEnv, market=self.market, **shown))
+        return CareerEvaluation(make, seed=options.seed, **how_many)
 
     def _pairs_evaluation(self, truth: Truth) -> HeldOutEvaluation:
         options = self.evaluation_options
@@ -422,6 +442,7 @@ class Setup(Task):
             gamma=self.algorithm.gamma,
             terminate_on=self.config["reward"].get("terminate_on", ()),
             seed=options.seed,
+            make=self._counted(JobRecVectorEnv),
         )
 
     @property

@@ -53,6 +53,7 @@ __all__ = ["command", "in_one_line", "plain_command", "typed_command"]
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _FINISHED = "the runs that are finished"
+_OUR_PACKAGES = ("jobrec_gym", "dynaq_algo", "experiments", "__main__")
 _OF_A_USER = (ValueError, TypeError, LookupError, ImportError, OSError)
 """Errors whose message alone says what is wrong. Any other is an error of the code, for which the place matters."""
 
@@ -82,7 +83,8 @@ def command(
                 as_child()
             try:
                 require_common(cfg, least_of)
-                with progress_bars(OmegaConf.select(cfg, "progress_bar")), output_may_fail():
+                is_sweep = HydraConfig.get().mode is RunMode.MULTIRUN  # which has more runs to make
+                with progress_bars(OmegaConf.select(cfg, "progress_bar")), output_may_fail(goes_on=is_sweep):
                     return task(cfg)
             except KeyboardInterrupt as error:
                 stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
@@ -127,7 +129,8 @@ def command(
                 with _errors_raised():
                     return _told(as_command(in_full if in_debug else in_short), given, in_debug, task)
             finally:
-                tell_sweep()
+                with output_may_fail():
+                    tell_sweep()
 
         return main
 
@@ -182,6 +185,8 @@ def in_one_line(error: BaseException) -> str:
         return _not_made(error)
     if isinstance(error, OSError) and error.errno is not None:
         return of_the_system(error, _written_to(error))
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None and not _is_raised_by_us(error):
+        return in_one_line(error.__cause__)  # a library says only what it was about to do, such as to open a log
     if _is_of_memory(error) and str(error):
         return f"there is not enough memory: {_first_line(error)}. Lower the number that asks for so much."
     said = _with_near_miss(" ".join((error.args[0] if _has_words(error) else str(error)).split()))
@@ -212,6 +217,8 @@ def _told(call: Callable[[], Any], given: Sequence[str], in_debug: bool, task: C
     except SystemExit as error:
         cause = error.__cause__
         if not in_debug or cause is None:
+            if isinstance(cause, OSError) and cause.errno is not None and error.code == f"error: {cause}":
+                raise SystemExit(f"error: {in_one_line(cause)}") from cause  # the system's own words name no way out
             if isinstance(error.code, str):  # a command has put an error into words
                 raise SystemExit(_with_near_miss(" ".join(error.code.split()))) from cause
             raise
@@ -295,7 +302,7 @@ def _with_near_miss(said: str) -> str:
 
 
 def _is_ours(error: BaseException) -> bool:
-    return type(error).__module__.partition(".")[0] in ("jobrec_gym", "dynaq_algo", "experiments", "__main__")
+    return type(error).__module__.partition(".")[0] in _OUR_PACKAGES
 
 
 def _is_of_a_user(error: BaseException) -> bool:
@@ -306,11 +313,20 @@ def _is_of_a_user(error: BaseException) -> bool:
 
 def _is_asserted_by_sb3(error: BaseException) -> bool:
     """Whether Stable-Baselines3 has refused an argument by an assertion."""
+    return isinstance(error, AssertionError) and _package_that_raised(error) == "stable_baselines3"
+
+
+def _is_raised_by_us(error: BaseException) -> bool:
+    """Whether this project raised the error, so that its words are the ones for users."""
+    return _is_ours(error) or _package_that_raised(error) in _OUR_PACKAGES
+
+
+def _package_that_raised(error: BaseException) -> str:
+    """The package in which an error was raised; empty if it was not raised."""
     steps = error.__traceback__
     while steps is not None and steps.tb_next is not None:
         steps = steps.tb_next
-    module = "" if steps is None else steps.tb_frame.f_globals.get("__name__", "")
-    return isinstance(error, AssertionError) and module.startswith("stable_baselines3.")
+    return "" if steps is None else str(steps.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _is_of_memory(error: BaseException) -> bool:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -12,9 +16,12 @@ from numpy.typing import NDArray
 from jobrec_gym import Interactions, ObservationForm
 from jobrec_gym.extras import install_command
 
-__all__ = ["Episode", "logged_episodes", "record_episodes", "save_minari"]
+__all__ = ["Episode", "logged_episodes", "record_episodes", "recovered", "save_minari", "unused_folder"]
 
 Infos = dict[str, list[Any]]
+
+_FINGERPRINT = "market_fingerprint"
+"""Entry of a data set's metadata."""
 
 
 class Episode(NamedTuple):
@@ -140,14 +147,41 @@ def _add_info(infos: Infos, info: dict[str, Any], propensity: float) -> None:
         infos.setdefault(key, []).append(value)
 
 
+def unused_folder(dataset_id: str) -> Path:
+    """The folder that Minari will make for a new data set. Call this before long work, because Minari checks late.
+
+    Args:
+        dataset_id: ``namespace/name-v0``.
+
+    Raises:
+        ImportError: If the extra ``minari`` is not installed.
+        ValueError: If the id has another form, or there is already a data set of this name.
+    """
+    minari = _minari()
+    try:
+        minari.dataset.minari_dataset.parse_dataset_id(dataset_id)
+    except (TypeError, ValueError) as error:  # Minari converts a missing version to a number
+        raise ValueError(
+            "`dataset_id` must have the form namespace/name-v0, with letters, digits, - and _ in its names (the "
+            f"namespace of at least two characters) and a whole number as version, got {dataset_id!r:.80}."
+        ) from error
+    folder: Path = minari.storage.get_dataset_path(dataset_id)
+    if folder.exists():
+        raise ValueError(
+            f"`dataset_id`: there is a data set {dataset_id} already. Delete it: minari delete {dataset_id}."
+        )
+    return folder
+
+
 def save_minari(dataset_id: str, episodes: Iterable[Episode], env: gym.Env, policy: str, description: str) -> Any:
     """Writes episodes where Minari keeps its data sets (``MINARI_DATASETS_PATH``, or the user's home).
 
     Args:
         dataset_id: ``namespace/name-v0``.
         episodes: See :func:`record_episodes`.
-        env: The environment in which they were played. Its spec is written into the data set, so that
-            ``recover_environment`` can make the environment again; the spec is left out if the market is not saved.
+        env: The environment in which they were played. Its spec is written into the data set, with the absolute path
+            of the market, so that ``recover_environment`` can make the environment again; the spec is left out if the
+            market is not saved. The market's fingerprint is written too, see :func:`recovered`.
         policy: Name of the behaviour policy.
         description: A description for later readers.
 
@@ -156,25 +190,20 @@ def save_minari(dataset_id: str, episodes: Iterable[Episode], env: gym.Env, poli
 
     Raises:
         ImportError: If the extra ``minari`` is not installed.
-        ValueError: If there is already a data set of this name.
+        ValueError: If the id does not have this form, or there is already a data set of this name.
     """
-    try:
-        import minari
-        from minari.data_collector import EpisodeBuffer
-    except ImportError as error:
-        raise ImportError(f"`format=minari` needs Minari: {install_command('minari')}.") from error
-    if dataset_id in minari.list_local_datasets():
-        raise ValueError(
-            f"`dataset_id`: there is a data set {dataset_id} already. Delete it: minari delete {dataset_id}."
-        )
-    spec = env.spec
+    folder = unused_folder(dataset_id)
+    minari = _minari()
+    base: Any = env.unwrapped
+    spec = copy.copy(env.spec)
     try:
         if spec is not None:
+            spec.kwargs = {**spec.kwargs, "market": base.market.to_spec()}
             spec.to_json()
     except ValueError:
         spec = None
     buffers = [
-        EpisodeBuffer(
+        minari.data_collector.EpisodeBuffer(
             id=number,
             seed=episode.seed,
             observations=_stacked(episode.observations),
@@ -186,17 +215,57 @@ def save_minari(dataset_id: str, episodes: Iterable[Episode], env: gym.Env, poli
         )
         for number, episode in enumerate(episodes)
     ]
-    return minari.create_dataset_from_buffers(
-        dataset_id,
-        buffers,
-        env=spec,
-        observation_space=env.observation_space,
-        action_space=env.action_space,
-        algorithm_name=policy,
-        description=description,
-        data_format="hdf5",
-        requirements=["jobrec-gym"],
-    )
+    try:
+        data = minari.create_dataset_from_buffers(
+            dataset_id,
+            buffers,
+            env=spec,
+            observation_space=env.observation_space,
+            action_space=env.action_space,
+            algorithm_name=policy,
+            description=description,
+            data_format="hdf5",
+            requirements=["jobrec-gym"],
+        )
+        data.storage.update_metadata({_FINGERPRINT: base.market.fingerprint()})
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # Minari cannot list its data sets if one of them has no metadata
+        raise
+    return data
+
+
+def recovered(data: Any) -> gym.Env:
+    """The environment of a data set, if its market is still the one that the ids of the data set refer to.
+
+    Args:
+        data: A ``MinariDataset`` of :func:`save_minari`.
+
+    Raises:
+        ValueError: If the market has another content, or the data set does not say which content its market had.
+    """
+    written = data.storage.metadata.get(_FINGERPRINT)
+    if written is None:
+        raise ValueError(
+            f"`data` must have the entry {_FINGERPRINT!r} in its metadata, which data sets of earlier versions lack: "
+            "write it again, or use `data.recover_environment()` if you know that the market has not changed."
+        )
+    env: gym.Env = data.recover_environment()
+    base: Any = env.unwrapped
+    if (found := base.market.fingerprint()) != written:
+        raise ValueError(
+            f"`data` was recorded on a market with the fingerprint {written:.12}..., and {base.market!r} has "
+            f"{found:.12}...: the ids would name other people and jobs. Put the market back where it was, or record "
+            "again."
+        )
+    return env
+
+
+def _minari() -> ModuleType:
+    try:
+        import minari
+    except ImportError as error:
+        raise ImportError(f"`format=minari` needs Minari: {install_command('minari')}.") from error
+    return minari
 
 
 def _stacked(columns: dict[str, list[Any]]) -> dict[str, NDArray[Any]]:

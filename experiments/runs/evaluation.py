@@ -200,6 +200,7 @@ class HeldOutEvaluation:
         gamma: Discount of the return, the agent's own.
         terminate_on: Decisions that end an episode.
         seed: Seed of pairs and episodes.
+        make: Function that makes the environments.
     """
 
     def __init__(
@@ -214,8 +215,10 @@ class HeldOutEvaluation:
         gamma: float = 0.9,
         terminate_on: Sequence[str] = (),
         seed: int = 1_000_000,
+        make: Callable[..., JobRecVectorEnv] = JobRecVectorEnv,
     ):
-        self.pairs = draw_pairs(market, truth, env_options, n_pairs, seed)
+        self.pairs = draw_pairs(market, truth, env_options, n_pairs, seed, make)
+        self._make = make
         self._market = market
         self._truth = truth
         self._env_options = dict(env_options)
@@ -359,7 +362,7 @@ class HeldOutEvaluation:
         """Mean discounted sum of expected rewards over episodes."""
         if self._n_episodes < 1:
             return None
-        env = JobRecVectorEnv(
+        env = self._make(
             num_envs=self._n_episodes,
             max_episode_steps=self._max_episode_steps,
             autoreset_mode="SameStep",

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ __all__ = [
     "clear_run",
     "commit_of_checkout",
     "commits_by",
+    "file_of_sqlite",
     "find_runs",
     "flat_config",
     "folder_name",
@@ -52,6 +54,7 @@ __all__ = [
     "read_run",
     "table_digests",
     "unfinished_runs",
+    "wait_for_lock",
     "with_log",
     "write_config",
     "write_figure",
@@ -75,6 +78,9 @@ WHERE_KEYS = ("launcher", "sweeper", *HOW_KEYS)
 """Entries of a config that have no part in the name of a run's folder."""
 
 _MAX_NAME = 150
+
+_MOST_OF_A_CONFIG = 200_000
+"""Most characters of a config. Reading YAML takes long: this much takes up to two seconds."""
 
 
 _ADVICE = {
@@ -299,20 +305,56 @@ def lock_file(file: IO[Any], refusal: str) -> None:
         raise RunError(refusal) from error
 
 
+def wait_for_lock(file: IO[Any], notice: str = "") -> bool:
+    """Locks an open file as :func:`lock_file` does, but waits while another process holds the lock.
+
+    Args:
+        file: The file.
+        notice: A line that is printed if it has to wait; empty for none.
+
+    Returns:
+        Whether it had to wait.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if notice:
+            print(notice, file=sys.stderr)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return True
+    return False
+
+
 @contextmanager
-def lock_run(folder: Path) -> Iterator[None]:
+def lock_run(folder: Path, waits: bool = False) -> Iterator[bool]:
     """Locks a run folder against other processes until the block ends, or this process is killed.
 
     The folder is made if it does not exist.
 
+    Args:
+        folder: The folder.
+        waits: Whether to wait if another process holds the lock. Then a line says so.
+
+    Yields:
+        Whether it had to wait.
+
     Raises:
-        RunError: If another process holds the lock.
+        RunError: If another process holds the lock, and ``waits`` is false.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as file:
-        lock_file(file, f"another process is in this folder: {folder}. Wait for it, or choose another folder.")
-        # The file stays: if it were removed, two other processes could each lock a file of their own.
-        yield
+    busy = f"another process is in this folder: {folder}."
+    has_waited = False
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / LOCK).open("w") as file:
+            if waits:
+                has_waited |= wait_for_lock(file, f"{busy} This run waits for it.")
+            else:
+                lock_file(file, f"{busy} Wait for it, or choose another folder.")
+            # The other process may have removed the folder, as `clear_if_only` does, and this file with it.
+            if (folder / LOCK).exists() and os.path.samestat(os.fstat(file.fileno()), (folder / LOCK).stat()):
+                # The file stays: if it were removed, two other processes could each lock a file of their own.
+                yield has_waited
+                return
 
 
 @contextmanager
@@ -377,6 +419,12 @@ def clear_if_only(folder: Path, names: Collection[str]) -> bool:
     return not folder.exists()
 
 
+def file_of_sqlite(address: object) -> Path | None:
+    """The file of a database ``sqlite:///FILE``; ``None`` for any other address."""
+    found = re.fullmatch(r"sqlite:///([^?]+).*", address) if isinstance(address, str) else None
+    return None if found is None else Path(found[1])
+
+
 def of_the_system(error: OSError, where: Path | None = None) -> str:
     """An error of the operating system as a sentence: the path, what is wrong, and what to do.
 
@@ -394,8 +442,16 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Writes a resolved config.
 
     A comment before it says the format, the version that wrote it, and how many lines follow.
+
+    Raises:
+        RunError: If the config is so long that it would not be read again.
     """
-    text = yaml.safe_dump(dict(config), sort_keys=False)
+    text = yaml.dump(dict(config), Dumper=_PlainDumper, sort_keys=False)
+    if len(text) > _MOST_OF_A_CONFIG:
+        raise RunError(
+            f"the config of a run must have at most {_MOST_OF_A_CONFIG:,} characters, got {len(text):,}: shorten its "
+            "longest lists."
+        )
     lines = text.count("\n")
     write_text(folder / CONFIG, f"# {RUN_FORMAT}, written by {written_by()}, {lines} lines follow\n{text}")
 
@@ -542,14 +598,40 @@ def _config_in(file: Path, text: str) -> Any:
 
     Raises:
         RunError: If its first line names another format.
-        ValueError: If it has fewer lines than its first line says: a beginning of YAML is often YAML too.
+        ValueError: If it has fewer lines than its first line says: a beginning of YAML is often YAML too. And if it is
+            longer than a config can be.
+        yaml.YAMLError: If it is not YAML, or repeats a part by a name.
     """
     said = re.match(r"# (jobrec-run/\S+), written by (.+?)(?:, (\d+) lines follow)?\n", text)
     if said is not None:
         _require_format(file, said[1], RUN_FORMAT, said[2])
         if said[3] is not None and text.count("\n") - 1 < int(said[3]):
             raise ValueError(f"{text.count(chr(10)) - 1} of {said[3]} lines are there")
-    return yaml.safe_load(text)
+    return _plain_yaml(text)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Reads YAML without aliases, by which a few lines can stand for more entries than fit into memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """The next part of the document."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it repeats a part by a name, as no config of a run does")
+        return super().compose_node(parent, index)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes YAML without aliases: a part that is in several places is written in each."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Whether a part is written again where it is again."""
+        return True
+
+
+def _plain_yaml(text: str) -> Any:
+    if len(text) > _MOST_OF_A_CONFIG:
+        raise ValueError(f"it has {len(text):,} characters, but a config has at most {_MOST_OF_A_CONFIG:,}")
+    return yaml.load(text, _PlainLoader)
 
 
 def _require_format(file: Path, found: Any, known: str, writer: Any) -> None:
@@ -573,7 +655,7 @@ def _file_digest(file: Path) -> str:
 
 def _read_config(folder: Path) -> dict[str, Any] | None:
     try:
-        there = yaml.safe_load((folder / CONFIG).read_text())
+        there = _plain_yaml((folder / CONFIG).read_text())
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
     return there if isinstance(there, dict) else None

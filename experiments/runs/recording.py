@@ -22,7 +22,14 @@ from jobrec_gym import LabourMarket
 from jobrec_gym.metrics import cumulative_regret
 from jobrec_gym.whole_files import whole_file
 
-__all__ = ["AtInteractions", "InteractionRecorder", "Interactions", "LearningCurve", "LearningProgress"]
+__all__ = [
+    "AtInteractions",
+    "InteractionRecorder",
+    "Interactions",
+    "LearningCurve",
+    "LearningProgress",
+    "asked_in_all",
+]
 
 Ids = NDArray[np.int64]
 
@@ -177,6 +184,8 @@ class LearningCurve(BaseCallback):
       also given for the job with the highest cosine. If the weight of cosine is annealed, its value in the next step is
       given too;
     * ``feedback/*``: calls of a language model so far, if one gives the feedback;
+    * ``sources/*``: calls of the live models in ``prior_sources`` so far, those for evaluations included, if there are
+      any;
     * ``seconds`` of learning and ``cpu_seconds`` of this process, both without evaluations.
 
     The algorithm's logger gets each row too, for TensorBoard and trackers. If answers change the applicant, it is
@@ -196,6 +205,8 @@ class LearningCurve(BaseCallback):
         save_checkpoint: Function that writes a checkpoint; ``None`` for an algorithm that has none.
         waiting: Says whether a signal waits. If one does, the run ends as soon as all updates that are due are done,
             and writes a checkpoint. Without ``save_checkpoint`` it ends at the next step.
+        asked_of_sources: Function that gives :func:`asked_in_all` of the live models in ``prior_sources``; ``None`` if
+            there are none.
     """
 
     def __init__(
@@ -209,6 +220,7 @@ class LearningCurve(BaseCallback):
         checkpoint_interval: int | None = None,
         save_checkpoint: Callable[[], None] | None = None,
         waiting: Waiting | None = None,
+        asked_of_sources: Callable[[], dict[str, float] | None] | None = None,
     ):
         super().__init__()
         self.path = path
@@ -223,9 +235,11 @@ class LearningCurve(BaseCallback):
         self.rows = read_rows(path)
         self._evaluating = np.zeros(2)
         # Calls of a language model: those of the run before it was resumed, and what the simulator's counter shows now.
-        beside = recorder.beside
-        self._asked_before = beside.get("asked") or _asked(self.rows[-1] if self.rows else {})
+        beside, row = recorder.beside, self.rows[-1] if self.rows else {}
+        self._asked_before = beside.get("asked") or _asked(row, "feedback")
         self._asked_at_start = feedback_asked(recorder)
+        self._asked_of_sources = asked_of_sources or (lambda: None)
+        self._sources_before = beside.get("sources") or _asked(row, "sources")
         self._tell: Callable[[int], None] = _found(recorder, "set_total_steps") or (lambda total_steps: None)
 
     @property
@@ -235,6 +249,18 @@ class LearningCurve(BaseCallback):
         if now is None or start is None:
             return None
         return {name: self._asked_before.get(name, 0) + now[name] - start[name] for name in now}
+
+    @property
+    def sources(self) -> dict[str, float] | None:
+        """:func:`asked_in_all` of the live models in ``prior_sources`` for the whole run so far; ``None`` without."""
+        now = self._asked_of_sources()
+        return None if now is None else {name: self._sources_before.get(name, 0) + now[name] for name in now}
+
+    @property
+    def _all_asked(self) -> dict[str, float]:
+        """Columns of all that language models were asked."""
+        parts = {"feedback": self.asked, "sources": self.sources}
+        return {f"{part}/{name}": value for part, asked in parts.items() for name, value in (asked or {}).items()}
 
     def _on_training_start(self) -> None:
         self._tell(self.model.num_timesteps)
@@ -253,8 +279,8 @@ class LearningCurve(BaseCallback):
         if self.save_checkpoint is None:
             self._end_if_asked()
         self._tell(self.model.num_timesteps)
-        for name, value in (self.asked or {}).items():
-            self.logger.record(f"feedback/{name}", value)
+        for name, value in self._all_asked.items():
+            self.logger.record(name, value)
         return True
 
     def _on_training_end(self) -> None:
@@ -267,7 +293,8 @@ class LearningCurve(BaseCallback):
         if self.save_checkpoint is None or now == 0:
             return ""
         clocks = (_now() - self._started - self._evaluating).tolist()
-        self.recorder.beside = {} if now == self._written else {"asked": self.asked, "clocks": clocks}
+        asked = {"asked": self.asked, "sources": self.sources}
+        self.recorder.beside = {} if now == self._written else {**asked, "clocks": clocks}
         self.save_checkpoint()
         return f"a checkpoint after {now:,} interactions, in {self.path.parent}"
 
@@ -299,7 +326,7 @@ class LearningCurve(BaseCallback):
         begun = _now()
         row |= {f"held_out/{key}": value for key, value in self.evaluate(self.model).items()}
         self._evaluating += _now() - begun
-        row |= {f"feedback/{name}": value for name, value in (self.asked or {}).items()}
+        row |= self._all_asked
         row |= {clock: round(float(spent), 3) for clock, spent in zip(_CLOCKS, learning, strict=True)}
         self.rows.append(row)
         with self.path.open("a", newline="") as file:
@@ -375,6 +402,24 @@ def feedback_asked(env: VectorEnv) -> dict[str, float] | None:
     return {name: getattr(usage, name) for name in _ASKED} | {"failures": sum(usage.failures.values())}
 
 
+def asked_in_all(usages: Iterable[Any]) -> dict[str, float] | None:
+    """What several simulators have asked together, as :func:`feedback_asked`; ``None`` if none of them counts.
+
+    It also has ``over_budget``, those of the ``failures`` that were not asked because a cap was reached.
+
+    Args:
+        usages: The ``usage`` of each simulator, ``None`` for one that does not count.
+    """
+    counted = [usage for usage in usages if usage is not None]
+    if not counted:
+        return None
+    return {
+        **{name: sum(getattr(usage, name) for usage in counted) for name in _ASKED if name != "failures"},
+        "failures": sum(sum(usage.failures.values()) for usage in counted),
+        "over_budget": sum(usage.failures.get("budget", 0) for usage in counted),
+    }
+
+
 def _components(infos: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
     """Components of the rewards of a vector step by name, from those environments that give them.
 
@@ -396,8 +441,8 @@ def _found(env: VectorEnv, name: str) -> Any:
     return getattr(env, name, None)
 
 
-def _asked(row: Mapping[str, Any]) -> dict[str, float]:
-    before = {name: row.get(f"feedback/{name}") or 0 for name in _ASKED}
+def _asked(row: Mapping[str, Any], part: str) -> dict[str, float]:
+    before = {name: row.get(f"{part}/{name}") or 0 for name in (*_ASKED, "over_budget")}
     return {name: value if name == "cost_usd" else int(value) for name, value in before.items()}
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import yaml
 from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf
 
 from experiments.runs.arguments import as_typed
 from experiments.runs.folders import (
     HYDRAS,
     WHERE_KEYS,
     RunError,
+    file_of_sqlite,
     find_runs,
     folder_name,
     lock_run,
@@ -36,7 +38,7 @@ _under_way: list[Path] = []
 class NoteSweep(Callback):
     """When a sweep begins, notes its folder for :func:`tell_sweep`, and moves runs (:func:`move_earlier`).
 
-    It works with every launcher.
+    It also makes the folder of a sweeper's database. It works with every launcher.
     """
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
@@ -44,6 +46,9 @@ class NoteSweep(Callback):
         folder = Path(config.hydra.sweep.dir)
         _under_way[:] = [folder]
         move_earlier(folder)
+        database = file_of_sqlite(OmegaConf.select(config, "hydra.sweeper.storage"))
+        if database is not None:
+            database.parent.mkdir(parents=True, exist_ok=True)
 
 
 def move_earlier(sweep: Path) -> None:

@@ -8,7 +8,8 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +20,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger, TensorBoardOutputFormat
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from dynaq_algo import NothingLearned
 from dynaq_algo.agent_file import AgentFileError
@@ -62,7 +64,7 @@ _MOST_FAILURES = 0.5
 _log = logging.getLogger(__name__)
 
 
-def run_training(setup: Setup, folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def run_training(setup: Setup, folder: Path, overrides: Sequence[str] = (), waits: bool = False) -> dict[str, Any]:
     """Trains and evaluates the agent of a run, and writes all results into its folder.
 
     Args:
@@ -70,31 +72,45 @@ def run_training(setup: Setup, folder: Path, overrides: Sequence[str] = ()) -> d
         folder: Receives ``config.yaml``, ``metrics.csv``, ``progress.csv``, ``tensorboard/``, ``model.zip`` and, last,
             ``summary.json``. Files of an earlier run stay until it is certain that this run can start.
         overrides: The user's overrides, for the summary and the report.
+        waits: Whether to wait for another process that is in the folder. If that process makes the same run, nothing is
+            left to do then.
 
     Returns:
         The summary. If the folder already has this run, finished, and ``setup.resume`` is true, it is that run's
         summary.
 
     Raises:
-        RunError: If the config asks for something that the algorithm cannot do, another process is in the folder, or
-            the folder cannot be written to. Once that is corrected, the same call continues.
+        RunError: If the config asks for something that the algorithm cannot do, the tracker cannot begin, another
+            process is in the folder, or the folder cannot be written to. Once that is corrected, the same call
+            continues.
         Interrupted: If a signal asked the run to end. A checkpoint is kept then, if the algorithm writes any.
     """
     setup.require_verbs()
     if setup.resume and is_finished(folder, setup.config):
         _rename(folder, setup.config.get("name"))
-        print(f"{folder.name} is finished: nothing to do (resume=false runs it again).", file=sys.stderr)
+        _tell_finished(folder)
         return read_run(folder).summary
     try:
-        with lock_run(folder):
+        with lock_run(folder, waits) as has_waited:
             # Another process may have finished the run between the first check and the lock.
-            if not (setup.resume and is_finished(folder, setup.config)):
+            if setup.resume and is_finished(folder, setup.config):
+                _tell_finished(folder)
+            elif has_waited and (changed := changed_keys(folder, setup.config)):
+                raise RunError(
+                    f"another process was in this folder: {folder}. It has a run of another config now, with other "
+                    f"{', '.join(changed)}. Choose another folder, or give the command again to replace that run."
+                )
+            else:
                 _run(setup, folder, overrides)
     except OSError as error:
         if error.errno is None:
             raise  # its own message says what is wrong
         raise RunError(of_the_system(error, folder)) from error
     return read_run(folder).summary
+
+
+def _tell_finished(folder: Path) -> None:
+    print(f"{folder.name} is finished: nothing to do (resume=false runs it again).", file=sys.stderr)
 
 
 def _rename(folder: Path, name: Any) -> None:
@@ -111,39 +127,55 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
     torch.set_num_threads(setup.threads)
     begun, commit = time.perf_counter(), commit_of_checkout()
     env = setup.env
+    dataset = None
     if goes_on:
-        (folder / SUMMARY).unlink(missing_ok=True)
-        write_config(folder, config)
         try:
             model = setup.algorithm.load_checkpoint(folder / CHECKPOINT, env)
         except AgentFileError as error:
             raise RunError(f"{error} Run it from its beginning with resume=false.") from error
-        keep_rows(folder / METRICS, model.num_timesteps)
-        model.set_logger(_logger(setup, folder, goes_on_at=model.num_timesteps))
     else:
         model = setup.algorithm.make(env)
         dataset = _pretraining_data(setup, env)
-        changed = changed_keys(folder, config) if (folder / SUMMARY).is_file() else []
-        if changed:
-            _log.warning("replaces the finished run of another config, which had other %s", ", ".join(changed))
-        # The folder is cleared only now, so that a config that cannot be built destroys nothing.
-        clear_run(folder)
+    # The folder is changed only after this line: a config that cannot be built and a tracker that cannot begin destroy
+    # nothing.
+    with _logger(setup, folder, goes_on) as logger:
+        if goes_on:
+            (folder / SUMMARY).unlink(missing_ok=True)
+            keep_rows(folder / METRICS, model.num_timesteps)
+        else:
+            _warn_of_another_run(folder, config)
+            clear_run(folder)
         write_config(folder, config)
-        model.set_logger(_logger(setup, folder))
+        logger.output_formats[:0] = _tables(folder, model.num_timesteps if goes_on else None)
+        model.set_logger(logger)
         if dataset is not None:
             write_json(folder / PRETRAIN, _pretrain(model, dataset, setup))
-        write_json(folder / BEFORE, {"example": setup.evaluation.example(model)})
-    with held() as waiting:
-        curve, stopped = _learn(setup, model, folder, waiting)
-        about = {"overrides": overrides, "commit": commit, "stopped": stopped, "begun": begun}
-        _finish(setup, model, folder, curve, about)
-        waiting.end(f"the run, which is finished, in {folder}")
+        if not goes_on:
+            write_json(folder / BEFORE, {"example": setup.evaluation.example(model)})
+        with held() as waiting:
+            curve, stopped = _learn(setup, model, folder, waiting)
+            about = {"overrides": overrides, "commit": commit, "stopped": stopped, "begun": begun}
+            _finish(setup, model, folder, curve, about)
+            waiting.end(f"the run, which is finished, in {folder}")
+
+
+def _warn_of_another_run(folder: Path, config: Mapping[str, Any]) -> None:
+    """Says in the log that the folder's run of another config is about to be replaced, and how that differs."""
+    changed = changed_keys(folder, config)
+    if (folder / SUMMARY).is_file():
+        what = "the finished run"
+    elif (folder / CHECKPOINT).is_dir():
+        what = "the checkpoint of an unfinished run"
+    else:
+        what = "an unfinished run"
+    if changed:
+        _log.warning("replaces %s of another config, which had other %s", what, ", ".join(changed))
 
 
 def _finish(setup: Setup, model: Any, folder: Path, curve: LearningCurve, about: Mapping[str, Any]) -> None:
     """Evaluates, and writes the model and the summary, which makes the run a finished one."""
     evaluation, last = setup.evaluation, curve.rows[-1]
-    _refuse_mostly_failed(curve.asked)
+    _refuse_mostly_failed(curve)
 
     model.save(folder / MODEL)
     summary = {
@@ -167,6 +199,7 @@ def _finish(setup: Setup, model: Any, folder: Path, curve: LearningCurve, about:
         "also": _under_other_truths(setup, model),
         "online": {key.removeprefix("online/"): last[key] for key in last if key.startswith("online/cumulative")},
         "feedback": curve.asked,
+        "sources": curve.sources,  # after the evaluations above, which ask too
         "stopped": about["stopped"],
         "versions": _versions(),
         "wall_clock": {
@@ -176,8 +209,9 @@ def _finish(setup: Setup, model: Any, folder: Path, curve: LearningCurve, about:
             "cpu_seconds_of_learning": last["cpu_seconds"],
         },
     }
-    if curve.asked is not None:
-        _log.info("feedback: %s", in_words(curve.asked))
+    for name in ("feedback", "sources"):
+        if summary[name] is not None:
+            _log.info("%s: %s", name, in_words(summary[name]))
     write_json(folder / SUMMARY, summary, RUN_FORMAT)
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
@@ -191,13 +225,20 @@ def _read(file: Path) -> dict[str, Any] | None:
     return read_json(file, "Run it from its beginning with resume=false.") if file.is_file() else None
 
 
-def _refuse_mostly_failed(asked: Mapping[str, float] | None) -> None:
+def _refuse_mostly_failed(curve: LearningCurve) -> None:
     """Refuses a run whose language model mostly gave no answer: it must not count as finished."""
-    if asked is not None and asked["failures"] > _MOST_FAILURES * max(asked["decisions"], 1):
-        raise RunError(
-            f"{asked['failures']:,} of {asked['decisions']:,} questions to the language model got no answer: the run "
-            "is left unfinished. The log says why. The answers that came are kept."
-        )
+    parts = {"the language model": curve.asked, "the language model in `env.prior_sources`": curve.sources}
+    for whom, asked in parts.items():
+        if asked is None:
+            continue
+        # A source that has reached the cap of its budget does what it was told to.
+        capped = asked.get("over_budget", 0)
+        failures, decisions = asked["failures"] - capped, asked["decisions"] - capped
+        if failures > _MOST_FAILURES * max(decisions, 1):
+            raise RunError(
+                f"{failures:,} of {decisions:,} questions to {whom} got no answer: the run is left unfinished. The log "
+                "says why. The answers that came are kept."
+            )
 
 
 def in_words(asked: Mapping[str, float]) -> str:
@@ -276,6 +317,7 @@ def _learn(setup: Setup, model: Any, folder: Path, waiting: Waiting) -> tuple[Le
         checkpoint_interval=setup.checkpoint_interval,
         save_checkpoint=(lambda: model.save_checkpoint(folder / CHECKPOINT)) if setup.keeps_checkpoints else None,
         waiting=waiting,
+        asked_of_sources=lambda: setup.sources_asked,
     )
     begun = model.num_timesteps
     stopped = None
@@ -294,15 +336,13 @@ def _learn(setup: Setup, model: Any, folder: Path, waiting: Waiting) -> tuple[Le
     except (FeedbackError, ModelUnusable, ReplayMiss) as error:
         raise RunError(str(error)) from error
     except NothingLearned as error:
-        _refuse_mostly_failed(curve.asked)  # its message says more about the cause
+        _refuse_mostly_failed(curve)  # its message says more about the cause
         raise RunError(str(error)) from error
     except BudgetReached as reached:
         # A clean end: the agent keeps what it learned, and the answers are in the cache.
         callback.on_training_end()
         stopped = {"reason": "budget", "limit": reached.limit, "cap": reached.cap, "spent": asdict(reached.spent)}
         _log.warning("stopped after %s interactions: %s", f"{model.num_timesteps:,}", reached)
-    finally:
-        model.logger.close()
     return curve, stopped
 
 
@@ -315,8 +355,39 @@ def _under_other_truths(setup: Setup, model: Any) -> dict[str, Any]:
     return under
 
 
-def _logger(setup: Setup, folder: Path, goes_on_at: int | None = None) -> Logger:
-    """SB3's logger to ``progress.csv``, ``tensorboard/`` and a tracker. A run that continues keeps its earlier rows."""
+@contextmanager
+def _logger(setup: Setup, folder: Path, goes_on: bool) -> Iterator[Logger]:
+    """SB3's logger, at first with the tracker alone. In the end the tracker is told how the run ended."""
+    logger = Logger(str(folder), [])
+    if setup.tracker is not None:
+        name = str(setup.config.get("name") or folder.name)
+        logger.output_formats.append(setup.tracker.begin(folder, flat_config(setup.config), name, goes_on))
+    try:
+        yield logger
+    except BaseException as error:
+        # A signal that waited for the end of the run finds it finished.
+        is_stopped = isinstance(error, KeyboardInterrupt)
+        has_ended = is_stopped and is_finished(folder, setup.config)
+        try:
+            _close(logger, "finished" if has_ended else "stopped" if is_stopped else "failed")
+        except RunError as also:
+            _log.warning("%s", also)  # the first error says more
+        raise
+    _close(logger, "finished")
+
+
+def _close(logger: Logger, status: str) -> None:
+    for output in logger.output_formats:
+        if hasattr(output, "end"):
+            output.end(status)
+    logger.close()
+
+
+def _tables(folder: Path, goes_on_at: int | None) -> list[KVWriter]:
+    """SB3's outputs to ``progress.csv`` and ``tensorboard/``.
+
+    If the run continues after ``goes_on_at`` interactions, they have no rows of later ones, which are done again.
+    """
     path = folder / PROGRESS
     kept: list[list[str]] = []
     if goes_on_at is not None and path.is_file():
@@ -325,11 +396,12 @@ def _logger(setup: Setup, folder: Path, goes_on_at: int | None = None) -> Logger
     if kept:
         csv.writer(table.file, lineterminator="\n").writerows(kept)
         table.keys = kept[0]
-    outputs: list[KVWriter] = [table, TensorBoardOutputFormat(str(folder / TENSORBOARD))]
-    if setup.tracker is not None:
-        name = str(setup.config.get("name") or folder.name)
-        outputs.append(setup.tracker.begin(folder, flat_config(setup.config), name, goes_on_at is not None))
-    return Logger(str(folder), outputs)
+    board = TensorBoardOutputFormat(str(folder / TENSORBOARD))
+    if goes_on_at is not None:
+        # What the argument `purge_step` of a SummaryWriter writes: TensorBoard drops what came from this step on.
+        begin_anew = Event(session_log=SessionLog(status=SessionLog.START))
+        board.writer.file_writer.add_event(begin_anew, step=goes_on_at + 1)  # type: ignore[attr-defined]  # by torch: None
+    return [table, board]
 
 
 def _draws_bar(wanted: bool | None) -> bool:

@@ -1,6 +1,7 @@
 """What a command line can say: classes of one's own, and errors of one line."""
 
 import errno
+import logging.config
 import os
 import shlex
 import subprocess
@@ -221,6 +222,7 @@ def test_what_cannot_be_made_is_told_in_one_line(config, overrides, said):
         ("train", "env.split=tset", "`split` must be one of ('train', 'test', 'all'), got 'tset'. Did you mean test?"),
         ("report", "run=runs", "Did you mean runs?"),
         ("make_dataset", "n_pairs=abc", "`n_pairs` must be 0 or more, got 'abc'."),
+        ("make_dataset", "env.split=test", "`env.split` is for format=minari. With format=npz, `split` and"),
         ("train", "seed=null", "`seed` must be 0 or more, got null."),
         ("report", "runs=", "`runs` must not be empty text: give a value, or leave runs= out."),
         ("evaluate", "run=", "`run` must not be empty text"),
@@ -355,6 +357,37 @@ def test_what_a_command_has_put_into_words_gets_a_suggestion_and_is_one_line():
         _told(command, [], in_debug=False, task=command)
 
 
+def test_an_error_of_the_system_that_a_command_has_caught_gets_its_way_out(tmp_path):
+    def command(said=None):
+        try:
+            raise PermissionError(errno.EACCES, "Permission denied", "ro/x.csv")
+        except OSError as error:
+            raise SystemExit(f"error: {said or error}") from error
+
+    with pytest.raises(SystemExit, match=r"^error: ro/x\.csv: Permission denied\. Choose another place, or change"):
+        _told(command, [], in_debug=False, task=command)
+    with pytest.raises(SystemExit, match=r"^error: the port is taken$"):
+        _told(lambda: command("the port is taken"), [], in_debug=False, task=command)
+    (tmp_path / "file").touch()
+    small = ("market=default", "market.n_jobs=20", "market.n_applicants=5")
+    done = run_command("rank", f"out={tmp_path / 'file' / 'ranked.csv'}", *small)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"error: {tmp_path / 'file'}: File exists."
+
+
+def test_an_error_of_the_system_within_one_of_a_library_is_what_is_told(tmp_path):
+    log = {"class": "logging.FileHandler", "filename": str(tmp_path / "none" / "train.log")}
+    with pytest.raises(ValueError, match="Unable to configure handler 'file'") as failed:
+        logging.config.dictConfig({"version": 1, "handlers": {"file": log}, "root": {"handlers": ["file"]}})
+    assert in_one_line(failed.value) == f"{tmp_path / 'none' / 'train.log'}: No such file or directory."
+    with pytest.raises(RunError, match="no cache") as ours:
+        try:
+            raise PermissionError(errno.EACCES, "Permission denied", "x")
+        except OSError as error:
+            raise RunError("`x` is no cache") from error
+    assert in_one_line(ours.value) == "`x` is no cache"
+
+
 def test_a_word_behind_a_flag_is_no_argument_without_a_name():
     refuse_words(["--cfg", "job", "-m", "a=b", "~c"], ROOT / "conf" / "train.yaml")
     with pytest.raises(SystemExit, match="'job'"):
@@ -415,7 +448,13 @@ def test_a_printed_argument_can_be_typed_whatever_is_in_it(text):
 
 
 def test_a_sweep_may_be_asked_for_anywhere_and_an_unknown_flag_is_told_in_one_line():
-    assert flags_first(["a=1", "--cfg", "job", "-m", "b=-1"]) == ["-m", "a=1", "--cfg", "job", "b=-1"]
+    assert flags_first(["a=1", "--cfg", "job", "-m", "b=-1"]) == ["--cfg", "job", "-m", "a=1", "b=-1"]
+    assert flags_first(["-m", "a=1", "-cd", "mine", "-m", "--cfg=job"]) == ["-m", "-cd", "mine", "--cfg=job", "a=1"]
+    assert flags_first(["a=1", "--info", "b=2"]) == ["--info", "all", "a=1", "b=2"]
+    assert flags_first(["a=1", "-i", "searchpath"]) == ["-i", "searchpath", "a=1"]
+    for wrong in (["a=1", "--cfg"], ["--cfg", "seed=1"], ["-c=x"], ["a=1", "-cd"]):
+        with pytest.raises(SystemExit, match=r"error: -(-cfg|c|cd) needs a value, such as -"):
+            flags_first(wrong)
     with pytest.raises(SystemExit, match=r"^error: there is no flag --total-timesteps\. .*, total_timesteps=5; --help"):
         flags_first(["--total-timesteps=5"])
 

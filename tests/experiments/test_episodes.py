@@ -1,3 +1,6 @@
+import shutil
+
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -6,9 +9,11 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 from experiments import make_dataset
 from experiments.learners.opponents import CosineRecommender
 from experiments.runs.build import build_task
-from experiments.runs.episodes import logged_episodes, record_episodes, save_minari
-from jobrec_gym import Interactions
+from experiments.runs.episodes import logged_episodes, record_episodes, recovered, save_minari
+from jobrec_gym import Interactions, load_market
 
+# Minari would like to know who the author is.
+NO_AUTHOR = pytest.mark.filterwarnings("ignore:`(code_permalink|author|author_email|eval_env)` is set to None")
 SIZES = ["market.n_jobs=60", "market.n_applicants=40", "env.num_candidates=4", "n_episodes=3"]
 
 
@@ -21,6 +26,14 @@ def world(config):
         return task, task.single_env()
 
     return made
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """Minari, with a folder of the test for its data sets."""
+    minari = pytest.importorskip("minari", reason="needs the extra 'minari'")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    return minari
 
 
 def propensities(episodes):
@@ -96,7 +109,7 @@ def test_what_leaves_nothing_to_weigh_with_is_refused(world, epsilon, n_episodes
         next(record_episodes(env, None, n_episodes, epsilon))
 
 
-@pytest.mark.filterwarnings("ignore:`(code_permalink|author|author_email|eval_env)` is set to None")
+@NO_AUTHOR
 def test_a_log_is_a_data_set_of_episodes_of_one_step(world, tmp_path, monkeypatch):
     minari = pytest.importorskip("minari", reason="needs the extra 'minari'")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
@@ -130,8 +143,7 @@ def test_a_log_of_other_sets_or_of_another_market_is_refused(world):
         next(logged_episodes(log, other))
 
 
-# Minari would like to know who the author is.
-@pytest.mark.filterwarnings("ignore:`(code_permalink|author|author_email|eval_env)` is set to None")
+@NO_AUTHOR
 @pytest.mark.parametrize("observation", ["ids", "features"])
 def test_a_data_set_comes_back_with_its_environment(world, tmp_path, monkeypatch, observation):
     minari = pytest.importorskip("minari", reason="needs the extra 'minari'")
@@ -157,7 +169,7 @@ def test_a_data_set_comes_back_with_its_environment(world, tmp_path, monkeypatch
         save_minari("jobrec/test-v0", episodes, env, "random", "again")
 
 
-@pytest.mark.filterwarnings("ignore:`(code_permalink|author|author_email|eval_env)` is set to None")
+@NO_AUTHOR
 def test_a_saved_run_is_a_behaviour_policy_on_its_own_market(run, config, tmp_path, monkeypatch, capsys):
     minari = pytest.importorskip("minari", reason="needs the extra 'minari'")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
@@ -180,3 +192,130 @@ def test_without_minari_the_extra_is_named(world, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "minari", None)
     with pytest.raises(ImportError, match=r'pip install -e ".+\[minari\]"'):
         save_minari("jobrec/test-v0", [], env, "random", "")
+
+
+def not_played():
+    """Episodes of which none may be asked for."""
+    raise AssertionError("an episode was played")
+    yield
+
+
+@pytest.mark.parametrize("dataset_id", ["random", "jobrec/random", "jobrec/random-v0.1", "a/b-v0", "Job Rec/x-v0", 5])
+def test_an_id_of_another_form_is_refused_before_an_episode_is_played(store, world, tmp_path, dataset_id):
+    task, env = world()
+    for write in (
+        lambda: save_minari(dataset_id, not_played(), env, "random", ""),
+        lambda: make_dataset.write_episodes(task, "no run at all", dataset_id, 1),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"`dataset_id` must have the form namespace/name-v0, .*, got {dataset_id!r}"
+        ):
+            write()
+    assert not [*(tmp_path / "minari").rglob("data")]
+    assert not store.list_local_datasets()
+
+
+@NO_AUTHOR
+def test_a_broken_neighbour_does_not_matter(store, world, tmp_path):
+    (tmp_path / "minari" / "random" / "data").mkdir(parents=True)  # Minari cannot list what lies here
+    _, env = world()
+    assert save_minari("jobrec/test-v0", record_episodes(env, None, 1), env, "random", "").total_episodes == 1
+
+
+@NO_AUTHOR
+def test_a_data_set_that_could_not_be_written_leaves_no_folder(store, world, tmp_path):
+    _, env = world()
+    with pytest.raises(AssertionError):  # Minari refuses a name that is no text, after it has made the folder
+        save_minari("jobrec/test-v0", record_episodes(env, None, 1), env, 5, "")
+    assert not (tmp_path / "minari" / "jobrec" / "test-v0").exists()
+    assert save_minari("jobrec/test-v0", record_episodes(env, None, 1), env, "random", "").total_episodes == 1
+
+
+@NO_AUTHOR
+def test_a_data_set_is_not_recovered_on_another_market(store, tmp_path, monkeypatch):
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    market, other = (load_market("default", n_jobs=60, n_applicants=n) for n in (40, 41))
+    for folder, one in ((here, market), (elsewhere, other)):
+        folder.mkdir()
+        one.save(folder / "mine")
+    monkeypatch.chdir(here)
+    env = gym.make("JobRec-v0", market="mine", num_candidates=4, observation="ids")
+    save_minari("jobrec/test-v0", record_episodes(env, None, 1), env, "random", "")
+
+    monkeypatch.chdir(elsewhere)
+    data = store.load_dataset("jobrec/test-v0")
+    again = recovered(data)
+    assert again.unwrapped.market.fingerprint() == data.storage.metadata["market_fingerprint"] == market.fingerprint()
+    assert env.spec.kwargs["market"] == "mine"
+    shutil.rmtree(here / "mine")
+    shutil.move(elsewhere / "mine", here / "mine")
+    with pytest.raises(
+        ValueError, match=r"recorded on a market with the fingerprint .* the ids would name other people"
+    ):
+        recovered(data)
+
+
+@NO_AUTHOR
+def test_a_data_set_without_a_fingerprint_is_not_recovered_unasked(store, world):
+    _, env = world()
+    data = save_minari("jobrec/test-v0", record_episodes(env, None, 1), env, "random", "")
+    data.storage.update_metadata({"market_fingerprint": None})
+    with pytest.raises(
+        ValueError, match="'market_fingerprint' in its metadata, which data sets of earlier versions lack"
+    ):
+        recovered(data)
+
+
+@NO_AUTHOR
+def test_a_description_says_what_was_played(store, config):
+    overrides = ["env=career", "reward=own", "env.split=test", "env.job_split=all"]
+    task = build_task(config("make_dataset", "format=minari", *SIZES, *overrides))
+    make_dataset.write_episodes(task, "random", "jobrec/career-v0", 1)
+    make_dataset.write_episodes(build_task(config("make_dataset", "format=minari", *SIZES)), "random", "jobrec/s-v0", 1)
+
+    career, still = (
+        store.load_dataset(name).storage.metadata["description"] for name in ("jobrec/career-v0", "jobrec/s-v0")
+    )
+    assert career.startswith("JobRecCareer-v0 on LabourMarket(")
+    assert "split=test, job_split=all, reward of the environment; behaviour policy random" in career
+    assert still.startswith("JobRec-v0 on ") and "split=train, job_split=train, reward FeedbackReward; " in still
+
+
+@pytest.mark.parametrize(
+    ("form", "behaviour", "given", "said"),
+    [
+        ("minari", "random", "split=test", "`split` is for format=npz. With format=minari, `env.split` and"),
+        ("minari", "cosine", "vectors=true", "`vectors` is for format=npz"),
+        (
+            "npz",
+            "random",
+            "n_episodes=3",
+            "`n_episodes` is for format=minari. With format=npz, `split` and `job_split`",
+        ),
+        ("npz", "random", "++env.split=test", "`env.split` is for format=minari"),
+        ("npz", "random", "env=career", "`env` is for format=minari"),
+        ("minari", ".", "env.split=test", "`env.split` is not read with behaviour="),
+        ("minari", ".", "market=recorded", "`market` is not read with behaviour="),
+    ],
+)
+def test_an_option_that_would_not_be_read_is_refused(form, behaviour, given, said):
+    with pytest.raises(SystemExit, match=f"error: {said}"):
+        make_dataset._refuse_unread(form, behaviour, ["seed=1", given])
+
+
+@pytest.mark.parametrize(
+    ("form", "behaviour", "given"),
+    [
+        ("npz", "random", ["split=test", "job_split=all", "market.n_jobs=60", "seed=1"]),
+        ("minari", "random", ["format=minari", "env.split=test", "reward=cosine", "market=recorded", "n_episodes=3"]),
+        ("minari", "cosine", ["env=career", "progress_bar=false"]),
+        ("minari", ".", ["behaviour=.", "n_episodes=3", "epsilon=0.2", "dataset_id=jobrec/a-v0"]),
+    ],
+)
+def test_options_that_are_read_are_not_refused(form, behaviour, given):
+    make_dataset._refuse_unread(form, behaviour, given)
+
+
+def test_every_option_of_the_command_is_of_a_format_or_of_both(config):
+    both = {"format", "seed", "market", "progress_bar"}
+    assert set(config("make_dataset")) == both | make_dataset._OF_PAIRS | make_dataset._OF_EPISODES

@@ -15,7 +15,7 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from commands import run_command
 
-from experiments.runs import ranking
+from experiments.runs import ranking, training
 from experiments.runs.folders import RunError, find_runs
 from experiments.runs.ranking import COLUMNS, Ranking, rank_people, ranking_of_run
 from experiments.runs.saved import load_run
@@ -166,7 +166,8 @@ def test_an_agent_with_sources_of_a_prior_ranks_as_it_recommends(run, tmp_path):
         rank_people(who, tmp_path / "ranked.jsonl", applicants=people)
 
 
-def test_a_live_model_is_not_asked_about_a_catalogue(run, tmp_path):
+def test_a_live_model_is_not_asked_about_a_catalogue(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_MOST_FAILURES", 1.0)  # here no pair is in the cache
     model = f"{{type: llm, model: openai/none, cache: {tmp_path / 'answers.sqlite'}, cache_mode: replay}}"
     run("algo=linear_prior", f"env.prior_sources={{said: {model}}}", "evaluation.n_episodes=0")
 

@@ -149,7 +149,8 @@ def test_the_recorder_and_sb3_hand_options_on(market):
     assert interactions.applicant_ids.tolist() == infos["applicant_id"].tolist() == [4, 3, 2, 1]
 
     vec_env = GymnasiumVecEnv(recorder)
-    vec_env.set_options(chosen)
-    vec_env.reset()
-    assert [info["applicant_id"] for info in vec_env.reset_infos] == [4, 3, 2, 1]
+    for options in (chosen, [{"applicant_id": one} for one in (4, 3, 2, 1)]):
+        vec_env.set_options(options)
+        vec_env.reset()
+        assert [info["applicant_id"] for info in vec_env.reset_infos] == [4, 3, 2, 1]
     assert all(info["applicant_in_split"] in (True, False) for info in vec_env.reset_infos)

@@ -14,17 +14,18 @@ from experiments.runs import build, training
 from experiments.runs.datasets import cosine_pairs, load_dataset, save_dataset
 from experiments.runs.folders import (
     RunError,
+    changed_keys,
     find_runs,
     is_finished,
     read_json,
     read_run,
     unfinished_runs,
+    write_config,
     write_figure,
     write_json,
 )
 from experiments.runs.recording import keep_rows
 from experiments.runs.saved import load_run
-from experiments.runs.trust import require_trust
 from jobrec_gym import load_market
 
 
@@ -172,13 +173,35 @@ def test_a_config_that_makes_objects_is_no_config(folder, tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
-def test_a_config_that_repeats_itself_beyond_counting_is_refused(folder):
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    (folder / "config.yaml").write_text("\n".join(lines))
-    run = read_run(folder)
-    with pytest.raises(RunError, match="more than 20,000 entries"):
-        require_trust(run.config, folder, trust=False)
+@pytest.mark.parametrize(
+    ("first", "next_"),
+    [("[x, x]", "[*a{0}, *a{0}]"), ("{x: 1}", "{{l: *a{0}, r: *a{0}}}"), ("{x: 1}", "{{<<: [*a{0}, *a{0}]}}")],
+)
+def test_a_config_that_repeats_itself_is_refused(folder, first, next_):
+    lines = [f"a0: &a0 {first}", *(f"a{n}: &a{n} {next_.format(n - 1)}" for n in range(1, 60))]
+    file = folder / "config.yaml"
+    file.write_text(file.read_text().partition("\n")[2] + "\n".join(lines))
+    message = re.escape(str(file)) + r" is not whole, or was changed: it repeats a part by a name, as no config"
+    for read in (read_run, lambda folder: find_runs(folder, "runs")):
+        with pytest.raises(RunError, match=message):
+            read(folder)
+    assert not is_finished(folder, {}) and changed_keys(folder, {}) == []
+
+
+def test_a_config_that_would_take_long_to_read_is_refused_and_never_written(folder):
+    file = folder / "config.yaml"
+    file.write_text(f"seed: {':'.join(['1'] * 1_000_000)}\n")
+    with pytest.raises(RunError, match=r"config\.yaml is not whole, .* a config has at most 200,000"):
+        read_run(folder)
+    assert not is_finished(folder, {})
+    with pytest.raises(RunError, match=r"must have at most 200,000 characters, got .* shorten its longest lists"):
+        write_config(folder, {"exclude": list(range(100_000))})
+
+
+def test_a_part_of_a_config_that_is_in_two_places_is_written_twice_and_read(folder):
+    part = {"n": [1, 2]}
+    write_config(folder, {"one": part, "two": part})
+    assert read_run(folder).config == {"one": part, "two": part}
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b'a,b\n"1,2\n', b"a\n1\n1,2,3\n"])

@@ -1,5 +1,8 @@
 """Where a run's figures go beside its folder: the caller, TensorBoard and trackers; and what people call a run."""
 
+import fcntl
+import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +15,13 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 from stable_baselines3.common.logger import KVWriter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import train
+from experiments.runs import sweeps, training
 from experiments.runs.build import build
 from experiments.runs.folders import RunError, find_runs
 from experiments.runs.grouping import group_runs
@@ -39,6 +45,20 @@ class Page(KVWriter):
 
     def close(self):
         KEPT.append("closed")
+
+
+class Ending(Notebook):
+    """As above, but it is told how the run ended."""
+
+    def begin(self, folder, config, name, resumed):
+        page = Page()
+        page.end = KEPT.append
+        return page
+
+
+class Unreachable:
+    def begin(self, folder, config, name, resumed):
+        raise RunError("the server does not answer")
 
 
 @pytest.fixture
@@ -97,6 +117,83 @@ def test_a_tracker_that_is_missing_says_how_to_get_it(monkeypatch, tmp_path, tra
         tracker.begin(tmp_path, {}, "a run", False)
 
 
+@pytest.mark.parametrize("change", ["resume=false", "algo.gamma=0.5"])
+def test_a_tracker_that_cannot_begin_leaves_the_finished_run(run, tmp_path, notebook, change):
+    run("algo=random")
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+
+    with pytest.raises(RunError, match="does not answer"):
+        run("algo=random", change, "+tracker={_target_: a_notebook.Unreachable}")
+
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_a_tracker_that_cannot_begin_leaves_the_checkpoint(run, cut, tmp_path, notebook):
+    asked = ["algo=dynaq", "checkpoint_interval=10"]
+    cut(20, *asked)
+    before = (tmp_path / "cut" / "metrics.csv").read_bytes()
+    with pytest.raises(RunError, match="does not answer"):
+        run(*asked, "algo.gamma=0.5", "+tracker={_target_: a_notebook.Unreachable}", folder="cut")
+
+    assert (tmp_path / "cut" / "checkpoint").is_dir()
+    assert (tmp_path / "cut" / "metrics.csv").read_bytes() == before
+    assert run(*asked, folder="cut")["interactions"] == 30
+
+
+ENDING = "+tracker={_target_: a_notebook.Ending}"
+
+
+def test_a_tracker_is_told_how_a_run_ended(run, cut, tmp_path, monkeypatch, notebook):
+    def summary_is_there(folder):
+        return (tmp_path / folder / "summary.json").is_file()
+
+    monkeypatch.setattr(Page, "close", lambda page: KEPT.append(summary_is_there("run")))
+    run("algo=random", ENDING)
+    assert notebook()[-2:] == ["finished", True]
+
+    cut(20, "algo=random", ENDING)
+    assert notebook()[-2] == "stopped"
+
+
+def test_a_run_that_a_signal_stops_after_its_summary_has_finished(run, monkeypatch, notebook):
+    finish = training._finish
+
+    def asked_to_end(setup, model, folder, curve, about):
+        finish(setup, model, folder, curve, about)
+        curve.waiting.number = signal.SIGTERM
+
+    monkeypatch.setattr(training, "_finish", asked_to_end)
+    with pytest.raises(KeyboardInterrupt):
+        run("algo=random", ENDING)
+    assert notebook()[-2:] == ["finished", "closed"]
+
+
+@pytest.mark.parametrize("part", ["_pretrain", "_learn", "_finish"])
+def test_a_tracker_is_told_that_a_run_failed_wherever_it_did(run, monkeypatch, notebook, part):
+    def failing(*arguments):
+        raise ValueError("on purpose")
+
+    monkeypatch.setattr(training, part, failing)
+    with pytest.raises(ValueError, match="on purpose"):
+        run("pretrain.epochs=1", ENDING)
+
+    assert notebook()[-2:] == ["failed", "closed"]
+
+
+def test_tensorboard_does_not_have_twice_what_is_done_again_after_a_kill(run, cut, tmp_path):
+    asked = ["algo=dynaq", "checkpoint_interval=20", "total_timesteps=40", "evaluation.at=[0,10,20,25,30]"]
+    cut(30, *asked)
+    board = tmp_path / "cut" / "tensorboard"
+    (first,) = board.iterdir()
+    first.rename(first.with_name("events.out.tfevents.0000000001.first"))  # the names have the order of the files
+    assert EventAccumulator(str(board)).Reload().Scalars("held_out/score")[-1].step == 25
+    run(*asked, folder="cut")
+
+    events = EventAccumulator(str(board)).Reload()
+    assert [event.step for event in events.Scalars("held_out/score")] == [0, 10, 20, 25, 30, 40]
+
+
 @pytest.mark.parametrize("same", [True, False], ids=["it continues", "another config"])
 def test_a_tracker_knows_whether_a_stopped_run_continues(run, cut, notebook, same):
     asked = ["algo=dynaq", "checkpoint_interval=10", "+tracker={_target_: a_notebook.Notebook}"]
@@ -110,12 +207,20 @@ def test_a_tracker_knows_whether_a_stopped_run_continues(run, cut, notebook, sam
     ]
 
 
+class RefusedError(Exception):
+    pass
+
+
 class StoreOfRuns:
     """The part of MLflow that the tracker uses, and of Weights & Biases; ``runs`` holds status and parameters by id."""
 
     def __init__(self):
-        self.runs, self.ids = {}, []
-        self.entities = SimpleNamespace(Metric=None)
+        self.runs, self.ids, self.points, self.exit_codes = {}, [], [], []
+        self.entities = SimpleNamespace(
+            Metric=lambda key, value, timestamp, step: SimpleNamespace(key=key, value=value, step=step)
+        )
+        self.exceptions = SimpleNamespace(MlflowException=RefusedError)
+        self.errors = SimpleNamespace(Error=RefusedError)
 
     def MlflowClient(self, tracking_uri):
         return self
@@ -145,11 +250,21 @@ class StoreOfRuns:
     def set_terminated(self, run, status="FINISHED"):
         self.runs[run]["status"] = status
 
+    def log_batch(self, run, metrics):
+        self.points += metrics
+
+    def get_run(self, run):
+        return SimpleNamespace(data=SimpleNamespace(metrics={point.key: point.value for point in self.points}))
+
+    def get_metric_history(self, run, key):
+        return [point for point in self.points if point.key == key]
+
     def Settings(self, **options):
         return None
 
     def init(self, **options):
         self.ids.append((options["id"], options["config"]))
+        return SimpleNamespace(finish=lambda exit_code: self.exit_codes.append(exit_code))
 
 
 def test_what_a_killed_run_left_in_mlflow_is_not_gone_on_with_by_another_run(monkeypatch, tmp_path):
@@ -186,6 +301,144 @@ def test_a_run_has_an_id_of_its_own_in_wandb_and_keeps_it(monkeypatch, tmp_path)
 
     (first, second, third, fourth) = (name for name, _ in store.ids)
     assert first == second != third == fourth
+
+
+def test_what_did_not_finish_has_another_status_in_mlflow_and_wandb(monkeypatch, tmp_path):
+    store = StoreOfRuns()
+    for name, tracker in (("mlflow", MLflow("file:x")), ("wandb", WeightsAndBiases(folder=str(tmp_path)))):
+        monkeypatch.setitem(sys.modules, name, store)
+        for status in ("finished", "stopped", "failed"):
+            writer = tracker.begin(tmp_path, {}, "a run", resumed=False)
+            writer.end(status)
+            writer.close()
+
+    assert [run["status"] for run in store.runs.values()] == ["FINISHED", "KILLED", "FAILED"]
+    assert store.exit_codes == [0, 1, 1]
+
+
+def test_mlflow_does_not_get_twice_what_is_done_again_after_a_kill(monkeypatch, tmp_path):
+    store = StoreOfRuns()
+    monkeypatch.setitem(sys.modules, "mlflow", store)
+    killed = MLflow("file:x").begin(tmp_path, {}, "a run", resumed=False)
+    for step in (0, 50, 100):
+        killed.write({"score": step / 100}, {}, step)
+    killed.write({"loss": 1.0}, {}, 50)
+
+    goes_on = MLflow("file:x").begin(tmp_path, {}, "a run", resumed=True)
+    for step in (100, 150):
+        goes_on.write({"score": step / 100, "loss": 0.5}, {}, step)
+
+    assert [point.step for point in store.get_metric_history("run 0", "score")] == [0, 50, 100, 150]
+    assert [point.step for point in store.get_metric_history("run 0", "loss")] == [50, 100, 150]
+
+
+def test_one_process_at_a_time_makes_a_database_of_mlflow(monkeypatch, tmp_path):
+    class Database(StoreOfRuns):
+        def MlflowClient(self, tracking_uri):
+            with (tmp_path / "new" / "runs.db.lock").open() as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return self
+
+    monkeypatch.setitem(sys.modules, "mlflow", Database())
+    MLflow(f"sqlite:///{tmp_path}/new/runs.db").begin(tmp_path, {}, "a run", False)
+
+
+@pytest.mark.parametrize("meanwhile", [True, False], ids=["another process made it", "it cannot be made"])
+def test_an_experiment_that_cannot_be_made_may_be_there_already(monkeypatch, tmp_path, meanwhile):
+    class Server(StoreOfRuns):
+        asked = 0
+
+        def get_experiment_by_name(self, name):
+            self.asked += 1
+            return SimpleNamespace(experiment_id="7") if meanwhile and self.asked > 1 else None
+
+        def create_experiment(self, name):
+            raise RefusedError("the name is taken")
+
+    server = Server()
+    monkeypatch.setitem(sys.modules, "mlflow", server)
+    if meanwhile:
+        MLflow("http://here:1").begin(tmp_path, {}, "a run", False)
+        assert len(server.runs) == 1
+    else:
+        with pytest.raises(RunError, match=r"tracker=mlflow: the name is taken. tracker.uri= names another store"):
+            MLflow("http://here:1").begin(tmp_path, {}, "a run", False)
+
+
+@pytest.mark.parametrize(("given", "seen"), [(None, "2"), ("5", "5")])
+def test_a_server_that_does_not_answer_is_asked_a_few_times_before_a_run(monkeypatch, tmp_path, given, seen):
+    class Server(StoreOfRuns):
+        def get_experiment_by_name(self, name):
+            assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == seen
+            return super().get_experiment_by_name(name)
+
+    monkeypatch.setitem(sys.modules, "mlflow", Server())
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", given)
+    MLflow("http://here:1").begin(tmp_path, {}, "a run", False)
+
+    assert os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES") == given
+
+
+def test_what_a_tracker_refuses_is_told_in_words(monkeypatch, tmp_path):
+    class Refusing(StoreOfRuns):
+        def init(self, **options):
+            raise RefusedError("No API key")
+
+        def log_batch(self, run, metrics):
+            raise RefusedError("it is gone")
+
+    for name in ("mlflow", "wandb"):
+        monkeypatch.setitem(sys.modules, name, Refusing())
+    (tmp_path / "wandb_id.txt").write_text("of the finished run")
+    with pytest.raises(RunError, match=r"tracker=wandb: No API key. tracker.mode=offline needs neither"):
+        WeightsAndBiases(folder=str(tmp_path), mode="online").begin(tmp_path, {}, "a run", False)
+    assert (tmp_path / "wandb_id.txt").read_text() == "of the finished run"
+    with pytest.raises(RunError, match=r"tracker=mlflow: it is gone. tracker.uri="):
+        MLflow("file:x").begin(tmp_path, {}, "a run", False).write({"score": 1.0}, {}, 10)
+
+
+@pytest.mark.parametrize("uri", ["runs/ml", "mlflow.db", "", None])
+def test_an_address_that_mlflow_cannot_have_is_named(uri):
+    with pytest.raises(ValueError, match="`uri` must be sqlite:///FILE, or the address of a server"):
+        MLflow(uri)
+
+
+def test_a_mode_that_wandb_does_not_have_is_named():
+    with pytest.raises(ValueError, match="`mode` must be one of online, offline, shared, disabled, got 'on'"):
+        WeightsAndBiases(mode="on")
+
+
+def test_a_search_of_optuna_goes_on_with_another_seed(monkeypatch):
+    def summaries(storage):
+        if storage != "sqlite:///there.db":
+            raise KeyError("no such storage")
+        return [SimpleNamespace(study_name="a search", n_trials=20), SimpleNamespace(study_name="b", n_trials=3)]
+
+    monkeypatch.setitem(sys.modules, "optuna", SimpleNamespace(get_all_study_summaries=summaries))
+    sweeper = yaml.safe_load((CONF / "sweeper" / "optuna.yaml").read_text())["hydra"]["sweeper"]
+
+    def seed(storage, study):
+        given = {**sweeper, "storage": storage, "study_name": study}
+        return OmegaConf.create({"hydra": {"sweeper": given}}).hydra.sweeper.sampler.seed
+
+    assert seed(None, "a search") == seed("sqlite:///there.db", None) == seed("sqlite:///there.db", "new") == 0
+    assert seed("sqlite:///there.db", "a search") == 20
+    with pytest.raises(
+        InterpolationResolutionError, match="`hydra.sweeper.storage` cannot be opened: 'no such storage'"
+    ):
+        seed("nowhere", "a search")
+
+
+def test_the_folder_of_a_sweepers_database_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweeps, "_under_way", [])
+    for storage in (None, "mysql://here/x", "sqlite:///runs/optuna.db?timeout=9", f"sqlite:///{tmp_path}/a/b.db"):
+        config = OmegaConf.create({"hydra": {"sweep": {"dir": "sweep"}, "sweeper": {"storage": storage}}})
+        sweeps.NoteSweep().on_multirun_start(config)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "runs"]
 
 
 def test_metrics_have_names_that_mlflow_takes():

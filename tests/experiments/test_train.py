@@ -1,7 +1,10 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +16,7 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 from commands import run_command
 
 from experiments.pages.page import write_report
-from experiments.runs import build, sweeps, training
+from experiments.runs import build, folders, sweeps, training
 from experiments.runs.folders import RunError, clear_if_only, find_runs, lock_run, unfinished_runs
 from experiments.runs.recording import rows_until
 
@@ -267,16 +270,88 @@ def test_a_number_that_cannot_be_is_named(run, tmp_path, override, message):
 @pytest.mark.waits
 def test_a_run_that_another_process_finishes_on_the_way_to_the_lock_is_not_made_again(run, monkeypatch):
     @contextmanager
-    def late(folder):
+    def late(folder, waits):
         monkeypatch.setattr(training, "lock_run", lock_run)
         run("algo=random")
         monkeypatch.setattr(training, "_run", lambda *args: pytest.fail("made again"))
-        with lock_run(folder):
-            yield
+        with lock_run(folder, waits):
+            yield False
 
     monkeypatch.setattr(training, "lock_run", late)
 
     assert run("algo=random")["interactions"] == 30
+
+
+def test_a_run_of_a_sweep_waits_for_its_twin_and_has_nothing_to_do(small, tmp_path, monkeypatch, capsys):
+    waiting = threading.Event()
+    monkeypatch.setattr(folders, "print", lambda *words, **options: waiting.set(), raising=False)
+    setups = [build.build(small("algo=random")) for _ in range(2)]
+    with ThreadPoolExecutor(1) as other:
+        with lock_run(tmp_path / "run"):
+            twin = other.submit(training.run_training, setups[0], tmp_path / "run", waits=True)
+            assert waiting.wait(60)
+            training._run(setups[1], tmp_path / "run", [])
+            monkeypatch.setattr(training, "_run", lambda *args: pytest.fail("made again"))
+        assert twin.result()["interactions"] == 30
+    assert "run is finished: nothing to do" in capsys.readouterr().err
+
+
+def test_a_run_of_a_sweep_does_not_replace_what_it_has_waited_for(small, tmp_path, monkeypatch):
+    waiting = threading.Event()
+    monkeypatch.setattr(folders, "print", lambda *words, **options: waiting.set(), raising=False)
+    setups = [build.build(small("algo=random", f"seed={seed}")) for seed in range(2)]
+    with ThreadPoolExecutor(1) as other:
+        with lock_run(tmp_path / "run"):
+            twin = other.submit(training.run_training, setups[0], tmp_path / "run", waits=True)
+            assert waiting.wait(60)
+            training._run(setups[1], tmp_path / "run", [])
+        with pytest.raises(RunError, match="has a run of another config now, with other .*seed"):
+            twin.result()
+
+
+def test_a_folder_that_is_removed_before_its_lock_is_free_is_made_and_locked_again(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    first = (folder / ".lock").open("w")  # of a process that removes the folder and ends
+    folders.lock_file(first, "it is free")
+
+    def end(*words, **options):
+        shutil.rmtree(folder)
+        first.close()
+
+    monkeypatch.setattr(folders, "print", end, raising=False)
+    with lock_run(folder, waits=True) as has_waited:
+        assert has_waited
+        with pytest.raises(RunError, match="another process is in this folder"), lock_run(folder):
+            pytest.fail("two processes are in the folder")
+
+
+@pytest.mark.parametrize(("stop", "what"), [(20, "the checkpoint of an unfinished run"), (10, "an unfinished run")])
+def test_an_unfinished_run_that_is_replaced_is_told_by_what(run, cut, caplog, stop, what):
+    asked = ["checkpoint_interval=10", "total_timesteps=30"]
+    cut(stop, *asked)
+    run(*asked, "evaluation.n_episodes=8", folder="cut")
+
+    assert f"replaces {what} of another config, which had other evaluation.n_episodes" in caplog.text
+
+
+def test_a_sweep_goes_on_without_a_reader(tmp_path):
+    small = "market.n_jobs=60 market.n_applicants=40 env.num_candidates=5 evaluation.n_pairs=64 total_timesteps=10"
+    sweep = ["-m", "experiments.train", "-m", "algo=random,cosine", *small.split(), "hydra.sweep.dir=sweep"]
+    with subprocess.Popen(
+        [sys.executable, *sweep],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as command:
+        command.stdout.close()
+        said = command.stderr.read()
+
+    assert command.returncode == 0
+    assert "Traceback" not in said and "#1 : algo=cosine" in said  # what Hydra says goes where errors do
+    assert len(find_runs(tmp_path / "sweep", "runs")) == 2
 
 
 def test_a_finished_run_that_is_replaced_is_told_by_what(run, caplog):

@@ -202,6 +202,38 @@ def test_a_full_disk_is_told_in_one_line():
     assert done.stderr == "error: the output cannot be written: No space left on device. Write it to another place.\n"
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("errors", [subprocess.PIPE, subprocess.STDOUT], ids=["stdout", "stdout and stderr"])
+def test_what_has_more_to_do_than_to_print_goes_on_without_a_reader(tmp_path, unbuffered, errors):
+    lines = (
+        "import sys",
+        "from contextlib import suppress",
+        "from pathlib import Path",
+        "from jobrec_gym.terminal import output_may_fail",
+        "sys.stdin.read()",
+        "for n in range(2):",
+        "    with suppress(BrokenPipeError), output_may_fail(goes_on=True):",
+        "        print(n)",
+        "print('more', file=sys.stderr)",
+        "Path('done').touch()",
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+    ) as program:
+        program.stdout.close()
+        program.stdin.close()
+        said = program.stderr.read() if program.stderr else "more\n"
+
+    assert (program.returncode, said) == (0, "more\n")
+    assert (tmp_path / "done").exists()
+
+
 def test_letters_that_the_output_cannot_encode_are_spelt_out(tmp_path):
     file = tmp_path / "jobs.csv"
     file.write_text("key,hard\n\u00e4,\u7d0d\u54c1\n", encoding="utf-8")
