@@ -35,6 +35,7 @@ def main(cfg: DictConfig) -> None:
             one_career,
             run_plan,
             table_of,
+            without_share,
         )
 
         study = run_plan(plan, folder, cfg.n_jobs)
@@ -42,6 +43,11 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(f"error: {error}") from error
     tables = [table_of(study), careers_table(study)]
     print("\n\n".join(format_table(*table) for table in tables))
+    if seeds := without_share(study):
+        print(
+            f"\nWith seeds {seeds} the best policy's return is not above 0, so there is no share of it. All returns "
+            "are in career.json."
+        )
     as_json = [{"header": header, "rows": rows} for header, rows in tables]
     made_by = {
         "commit": commit_of_checkout(),

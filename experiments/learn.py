@@ -185,7 +185,13 @@ def _with_sets(log: Interactions) -> Interactions:
     if log.shown_ids is not None:
         return log
     return Interactions.of(
-        log.market, log.applicant_ids, log.job_ids, log.reward, held_out=log.held_out, shown=log.job_ids[:, None]
+        log.market,
+        log.applicant_ids,
+        log.job_ids,
+        log.reward,
+        held_out=log.held_out,
+        shown=log.job_ids[:, None],
+        moving=log.moving,
     )
 
 

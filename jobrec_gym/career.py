@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -204,6 +204,31 @@ class CareerProblem(RecommendationProblem):
             parts.append(np.broadcast_to(still, (*shape, still.shape[-1])))
         return np.concatenate(parts, axis=-1)
 
+    def stored_states(self, state: Mapping[str, Any], *n: int) -> States:
+        """States (n, m), or of one applicant (m,), in the result of an environment's ``get_state``.
+
+        Raises:
+            ValueError: If they are not states of these dynamics.
+        """
+        names = self.dynamics.names
+        states = np.asarray(state.get("progress", ()), dtype=np.int64)
+        given = state.get("state_names", names)  # older checkpoints lack the entry
+        way_out = "make the environment with the `dynamics` of the saved one"
+        if tuple(given) != names or states.shape != (*n, len(names)):
+            raise ValueError(
+                f"`state` must be that of dynamics with the numbers {names}, got {tuple(given)} with an array of shape "
+                f"{states.shape}: {way_out}."
+            )
+        rows = states.reshape(-1, len(names))
+        shown = np.asarray(self.dynamics.progress(rows))
+        wrong = ~((shown >= 0) & (shown <= 1)).all(axis=1)
+        if wrong.any():
+            raise ValueError(
+                f"`state` must be that of equal dynamics, but {names} of an applicant are {rows[wrong][0].tolist()}, "
+                f"which have no `progress` in [0, 1] here: {way_out}."
+            )
+        return states
+
     def begun(
         self, applicant_ids: Ids, candidate_ids: Ids
     ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
@@ -292,6 +317,10 @@ class _Careers:
             ValueError: If ids are not integers or name no row, or if shapes do not fit.
         """
         return self._problem.imagined_pairs(applicant_ids, job_ids, progress)
+
+    def _names_of_states(self) -> dict[str, list[str]]:
+        """What a saved state says about the dynamics that it is of."""
+        return {"state_names": list(self._problem.dynamics.names)}
 
 
 class JobRecCareerEnv(_Careers, JobRecEnv):
@@ -458,12 +487,13 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
 
     def get_state(self) -> dict[str, Any]:
         """As in :class:`~jobrec_gym.env.JobRecEnv`."""
-        return {**super().get_state(), "progress": self._states[0].tolist()}
+        return {**super().get_state(), **self._names_of_states(), "progress": self._states[0].tolist()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """As in :class:`~jobrec_gym.env.JobRecEnv`."""
+        """As in :class:`~jobrec_gym.env.JobRecEnv`. A state of other dynamics is refused."""
+        states = self._problem.stored_states(state)
         super().set_state(state)
-        self._states = np.array([state["progress"]], dtype=np.int64)
+        self._states = states[None].copy()
         self._see()
         self._shown = self._candidate_ids, self._mask, self._pairs, self._progress
         self._last_info = self._info()
@@ -542,6 +572,7 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
 
     _problem: CareerProblem
     _changed_in_place = (*JobRecVectorEnv._changed_in_place, "_states")
+    _of_all = (*JobRecVectorEnv._of_all, "dynamics", "problem", "progress_names", "simulator")
 
     @with_known_keywords
     def __init__(
@@ -606,13 +637,13 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
 
     def get_state(self) -> dict[str, Any]:
         """As in :class:`~jobrec_gym.vector.JobRecVectorEnv`."""
-        return {**super().get_state(), "progress": self._states.copy()}
+        return {**super().get_state(), **self._names_of_states(), "progress": self._states.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """As in :class:`~jobrec_gym.vector.JobRecVectorEnv`."""
-        kept = np.asarray(state["progress"], dtype=np.int64).reshape(len(state["progress"]), -1)
+        """As in :class:`~jobrec_gym.vector.JobRecVectorEnv`. A state of other dynamics is refused."""
+        states = self._problem.stored_states(state, len(state["episodes"]))
         super().set_state(state)
-        self._states = kept.copy()
+        self._states = states.copy()
         self._see(self._every)
 
     def _allocate(self) -> None:

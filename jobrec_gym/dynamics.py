@@ -378,7 +378,7 @@ def check_dynamics(dynamics: BoundDynamics, applicant_ids: Ids, job_ids: Ids) ->
 
     Raises:
         ValueError: If a part of :class:`BoundDynamics` is missing, or gives another shape, other types or numbers that
-            the observation cannot hold.
+            the observation cannot hold. Also if a part changes the states that it is given.
     """
     wanted = ["names", "pair_names", "shown_in_pairs", "start", "progress", "levels", "pay", "advance", "leaves"]
     wanted += ["in_words", *(["pairs"] if getattr(dynamics, "pair_names", ()) else [])]
@@ -400,8 +400,14 @@ def check_dynamics(dynamics: BoundDynamics, applicant_ids: Ids, job_ids: Ids) ->
         if values.size and not (values.min() >= low and values.max() <= high and np.isfinite(values).all()):
             within = f"numbers in [{low:g}, {high:g}]" if math.isfinite(high) else "finite numbers"
             raise ValueError(f"`dynamics` must give {within} from `{name}`, got {values.reshape(-1)[:6]}.")
+        if not np.array_equal(states, kept):
+            raise ValueError(
+                f"`dynamics` must not change `states` in place, and `{name}` does: let it begin with "
+                "`states = states.copy()`."
+            )
 
     states = dynamics.start(applicant_ids)
+    kept = np.array(states)
     check("start", states, (n, m), "iu", -math.inf, math.inf)
     progress = dynamics.progress(states)
     check("progress", progress, (n, m), "fiu", 0.0, 1.0)

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +25,7 @@ from jobrec_gym.paths import place_of
 from jobrec_gym.shown_text import without_commands
 from jobrec_gym.simulators.base import DECISIONS
 from jobrec_gym.version import written_by
-from jobrec_gym.whole_files import put_back, whole_file, whole_folder, write_array
+from jobrec_gym.whole_files import read_whole, whole_file, whole_folder, write_array
 
 __all__ = ["Interactions", "LogError", "ObservationForm", "check_catalogue", "is_saved_log", "of_its_env"]
 
@@ -186,7 +187,8 @@ class Interactions:
             what was shown.
         shown_ids: int64, the shown jobs of all rows, including the recommended jobs; ``None`` if ``shown_offsets`` is.
         moving: Whether answers changed the applicants, as in ``JobRecCareer-v0``. The reward of a recommendation is
-            then not its whole value, so :mod:`~jobrec_gym.off_policy` refuses the log.
+            then not its whole value, so :mod:`~jobrec_gym.off_policy` refuses the log, and its other uses warn, see
+            :meth:`warn_if_moving`.
         folder: The folder in which the log is saved; ``None`` for a log in memory.
     """
 
@@ -350,6 +352,16 @@ class Interactions:
             )
         return self.shown_ids[offsets[rows][:, None] + np.arange(k)]
 
+    def warn_if_moving(self) -> None:
+        """Warns about a log of applicants who change. Whatever learns from a log, or scores by it, calls this."""
+        if self.moving:
+            warnings.warn(
+                "the log is of applicants who change with their answers, as in JobRecCareer-v0 (`moving`). It does not "
+                "say in which state they answered, nor what an answer led to. So what is learned from it or scored by "
+                "it is the next reward alone, averaged over states. Train and score agents in the environment instead.",
+                stacklevel=1,  # always the same place, so that Python does not repeat it for each use of the log
+            )
+
     def take(self, rows: NDArray[Any]) -> Interactions:
         """Some rows, by number or by mask, in the order of ``rows``; a negative number counts from the end.
 
@@ -406,6 +418,7 @@ class Interactions:
             Row numbers (m,) and m observations. Observations with equally many candidates come in the order of their
             rows.
         """
+        self.warn_if_moving()
         sizes = self.sizes
         for size in np.unique(sizes):
             rows = np.flatnonzero(sizes == size)
@@ -425,6 +438,7 @@ class Interactions:
             >>> for obs, action, reward in log.answers(ObservationForm.of(env)):  # doctest: +SKIP
             ...     bandit.observe(obs, action, reward)
         """
+        self.warn_if_moving()
         chosen = self.chosen
         for row in np.flatnonzero(self.answered).tolist():
             seen = form(self.market, self.applicant_ids[row : row + 1], self.shown(row)[None])
@@ -440,6 +454,7 @@ class Interactions:
             ``state`` (n, d_s), ``action`` (n, d_a) or ids (n,), ``reward`` (n,) float32, and ``pairs`` (n, p) if the
             form has them.
         """
+        self.warn_if_moving()
         rows = np.flatnonzero(self.answered)
         seen = form(self.market, self.applicant_ids[rows], self.job_ids[rows, None])
         data = {"state": seen["applicant"], "action": seen["candidates"][:, 0]}
@@ -454,6 +469,7 @@ class Interactions:
             d), ``action`` (n,), ``reward`` (n,), and ``pscore`` (n,) or ``None``. ``position`` is ``None``, and so is
             ``expected_reward``, which is unknown in a log.
         """
+        self.warn_if_moving()
         rows = np.flatnonzero(self.answered)
         return {
             "n_rounds": len(rows),
@@ -522,7 +538,10 @@ class Interactions:
                 the market lacks a person or a job of the log.
         """
         folder = place_of(path).absolute()
-        put_back(folder)
+        return read_whole(folder, lambda: cls._read(folder, market), LogError)
+
+    @classmethod
+    def _read(cls, folder: Path, market: LabourMarket) -> Interactions:
         try:
             header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
             if header["format"] != _FORMAT:
@@ -700,8 +719,7 @@ def _is_same_market(left: LabourMarket, right: LabourMarket) -> bool:
 
 def is_saved_log(path: str | os.PathLike[str]) -> bool:
     """Whether a folder says that it holds a log. A log that a killed process left beside it is put back first."""
-    put_back(path)
-    return (place_of(path) / _HEADER).is_file()
+    return read_whole(path, (place_of(path) / _HEADER).is_file, LogError)
 
 
 def _rows(column: NDArray[Any] | None, rows: Ids) -> NDArray[Any] | None:
@@ -819,7 +837,8 @@ def _check(log: Interactions) -> None:
                 f"shown {log.shown(row).tolist()[:20]}."
             )
         pairs = owner * len(log.market.jobs) + log.shown_ids
-        if len(np.unique(pairs)) < len(pairs):
+        pairs.sort()  # numpy's `unique` would put each of them into a hash table, which takes ten times as long
+        if (pairs[1:] == pairs[:-1]).any():
             raise LogError("`shown` must hold distinct jobs in each row.")
 
 

@@ -9,6 +9,7 @@ estimated from four parts of the sample and subtracted (Quenouille, 1956), and t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, get_args
 
 import gymnasium as gym
@@ -77,7 +78,7 @@ class CareerOracle:
         n_sets: Over how many sampled candidate sets the mean is taken, for each applicant. Fewer than 60 leave
             a bias that the standard error does not show: with 20, the best myopic policy's return over 40 steps is some
             7 % too low.
-        horizon: Steps of an episode; by default the ``max_episode_steps`` that the environment was made with.
+        horizon: Steps of an episode; by default the shortest time limit of the environment and its wrappers.
         gamma: Discount; 1 for the plain sum of rewards.
         seed: Seed of the choices of ``"random"``.
 
@@ -380,14 +381,20 @@ class CareerOracle:
 
 
 def _refuse_other_rewards(env: Any) -> None:
-    layer = env
-    while isinstance(layer, (gym.Wrapper, gym.vector.VectorWrapper)):
+    for layer in _layers(env):
         if isinstance(layer, _CHANGE_REWARDS):
             raise ValueError(
                 f"`env` cannot be solved exactly: {type(layer).__name__} changes its rewards. Give the environment "
                 "without this wrapper."
             )
-        layer = layer.env
+
+
+def _layers(env: Any) -> Iterator[Any]:
+    """An environment's wrappers from the outermost one on, and then the environment itself."""
+    while isinstance(env, (gym.Wrapper, gym.vector.VectorWrapper)):
+        yield env
+        env = env.env
+    yield env
 
 
 def _problem_of(base: Any) -> tuple[CareerProblem, BoundRuleSimulator]:
@@ -417,10 +424,10 @@ def _horizon_of(env: Any) -> int:
 def _steps_of(env: Any) -> int | None:
     """How many steps an episode has at most; ``None`` if that is not known, or if episodes have no limit."""
     if isinstance(env.unwrapped, JobRecCareerVectorEnv):  # its spec always has the registered number
-        steps = env.unwrapped.max_episode_steps
-    else:  # the outermost layer's spec has the limit; the unwrapped environment has none
-        steps = None if env.spec is None else env.spec.max_episode_steps
-    return None if steps is None else int(steps)
+        limits = [env.unwrapped.max_episode_steps]
+    else:  # a layer's spec has the limit of the outermost `TimeLimit` beneath; the shortest of all ends an episode
+        limits = [layer.spec.max_episode_steps for layer in _layers(env) if layer.spec is not None]
+    return min((int(steps) for steps in limits if steps is not None), default=None)
 
 
 def _reachable(problem: CareerProblem, horizon: int) -> NDArray[np.int64]:

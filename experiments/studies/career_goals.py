@@ -65,7 +65,7 @@ def read_shares(files: Iterable[Path]) -> dict[tuple[str, str, int], dict[int, f
         try:
             asked = study["runs"][0]["asked"]
             others = {name: value for name, value in asked["env"].items() if name != "pair_features"}
-            tasks.append((asked.get("noise"), asked.get("n_applicants"), others))
+            tasks.append((asked.get("noise"), asked.get("simulator"), asked.get("n_applicants"), others))
             kind = PAIRS if asked["env"]["pair_features"] else VECTORS
             for name, by_point in shares_of(study).items():
                 for point, own in by_point.items():
@@ -73,7 +73,7 @@ def read_shares(files: Iterable[Path]) -> dict[tuple[str, str, int], dict[int, f
         except (KeyError, IndexError, TypeError, ValueError, StopIteration) as error:
             raise RunError(f"{file} is no file of experiments.career, {type(error).__name__}. {way_out}") from error
         if tasks[-1] != tasks[0]:
-            raise RunError(f"{file} has another market, noise or number of applicants than the files before it.")
+            raise RunError(f"{file} has another market, truth or number of applicants than the files before it.")
     return shares
 
 

@@ -16,6 +16,7 @@ from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, write_json
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
+from experiments.studies.career_plan import SET, require_free
 from jobrec_gym.oracle import CareerOracle
 
 __all__ = ["Predicted", "Step", "models_table", "predicted", "transitions"]
@@ -61,6 +62,7 @@ def main(cfg: DictConfig) -> None:
     try:
         if not at or at != sorted(set(at)) or at[0] <= 0:
             raise RunError(f"`at` must be ascending numbers of transitions above 0, got {at}.")
+        require_free("env", options["env"], SET)
         with Progress(len(seeds) * len(models), "models", "run") as progress:
             for seed in seeds:
                 env = career_env(options["env"], options["noise"], seed)

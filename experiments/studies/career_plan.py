@@ -11,14 +11,21 @@ from experiments.runs.numbers import MOST, require_known, require_once, require_
 from experiments.runs.sb3_arguments import require_sb3_arguments
 from jobrec_gym.oracle import OraclePolicy
 
-__all__ = ["Options", "left_out", "plan_of"]
+__all__ = ["SET", "Options", "left_out", "plan_of", "require_free"]
 
 Options = Mapping[str, Any]
 
 _COSINE = "cosine"
 _VARIED = "dynaq_plus"
 _SHOWN = ("ids", "pairs")
-_SECTIONS = ("define", "one_by_one", "only_first", "env")
+_SECTIONS = ("define", "one_by_one", "only_first", "env", "simulator")
+SET = {
+    "observation": "it is always ids",
+    "split": "learners are trained on the train split and scored on the test split",
+    "simulator": "it is the planted truth of each seed, which noise= changes",
+}
+"""Arguments of the environment that commands with careers set themselves, and how."""
+
 _INSTALLED_BY = {"sb3_contrib": "sb3-contrib>=2.9,<3"}
 """Names for pip of packages that opponents need, by their import name. No extra of this project has them."""
 
@@ -33,6 +40,9 @@ def plan_of(options: Options) -> list[dict[str, Any]]:
     for name in _SECTIONS:
         if not isinstance(options.get(name, {}), Mapping):
             raise RunError(f"`{name}` must be entries with values, {name}={{ENTRY: VALUE}}, got {options[name]!r:.80}.")
+    require_free("env", options["env"], {**SET, "simulator": f"{SET['simulator']}, as +simulator.reach= does"})
+    set_by = {"type": "it is the planted truth", "seed": "it is one of seeds=[...]", "noise": "give noise= instead"}
+    require_free("simulator", options.get("simulator", {}), set_by)
     at = list(options["at"])
     if not at or at[0] < 0 or at != sorted(set(at)):
         raise RunError(f"`at` must be ascending numbers of interactions of 0 or more, got {at}.")
@@ -61,6 +71,8 @@ def plan_of(options: Options) -> list[dict[str, Any]]:
         # Values of the argument that varies were checked before, so what is wrong stands in dynaq_plus itself.
         require_sb3_arguments(f"define.{_VARIED if name in varied else name}", define.get(name, {}))
     shared = {key: options[key] for key in ("env", "noise", "n_applicants")}
+    # Without further arguments there is no entry, so that runs of earlier versions are kept.
+    shared |= {"simulator": options["simulator"]} if options.get("simulator") else {}
     plan = [
         {"oracle": policy, "seed": seed, "n_sets": options["n_sets"], **shared}
         for policy in options["oracles"]
@@ -72,6 +84,22 @@ def plan_of(options: Options) -> list[dict[str, Any]]:
         seeds = options["seeds"][: only_first.get(name)]
         plan += [{"name": name, "learner": learner, "seed": seed, "at": points, **shared} for seed in seeds]
     return plan
+
+
+def require_free(name: str, arguments: Mapping[str, Any], taken: Mapping[str, str]) -> None:
+    """Refuses arguments that a command sets itself.
+
+    Args:
+        name: The entry of the config that has the arguments.
+        arguments: The arguments.
+        taken: Those that the command sets -> how it sets them.
+
+    Raises:
+        RunError: If one of them is given.
+    """
+    for argument in arguments:
+        if argument in taken:
+            raise RunError(f"`{name}.{argument}` cannot be given, because the command sets it: {taken[argument]}.")
 
 
 def left_out(options: Options) -> dict[str, str]:

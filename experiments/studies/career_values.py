@@ -18,6 +18,7 @@ from experiments.runs.folders import RunError, commit_of_checkout, write_json
 from experiments.runs.numbers import require_known
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
+from experiments.studies.career_plan import require_free
 from jobrec_gym import RuleSimulator
 from jobrec_gym.career import EPISODE_STEPS
 from jobrec_gym.dynamics import CareerStart
@@ -45,6 +46,7 @@ def main(cfg: DictConfig) -> None:
         if "best" not in options["policies"]:
             raise RunError("`policies` must name best, by whose return others are divided, such as policies=[best].")
         require_known("starts", options["starts"], get_args(CareerStart), "the levels of a beginning")
+        require_free("env", options["env"], dict.fromkeys(("simulator", "dynamics"), "change it by variants={...}"))
         everybody = gym.make("JobRecCareer-v0", **options["env"]).unwrapped.problem.applicant_ids  # type: ignore[attr-defined]
         people, fewer = (
             evenly_spread(everybody, name, options[name]) for name in ("n_applicants", "variant_applicants")
@@ -142,7 +144,7 @@ def policies_table(by_start: Mapping[str, Mapping[str, Return]]) -> Table:
         row = [_NAMES[policy]]
         for returns in by_start.values():
             one = returns[policy]
-            row += [f"{one.mean:.2f} ± {one.error:.2f}", f"{one.mean / returns['best'].mean:.2f}"]
+            row += [f"{one.mean:.2f} ± {one.error:.2f}", _share(one, returns["best"])]
         rows.append(row)
     return header, rows
 
@@ -152,9 +154,14 @@ def variants_table(by_variant: Mapping[str, Mapping[str, Return]]) -> Table:
     rows = []
     for name, returns in by_variant.items():
         best = returns["best"]
-        shares = [f"{returns[policy].mean / best.mean:.2f}" for policy in ("myopic", "cosine")]
+        shares = [_share(returns[policy], best) for policy in ("myopic", "cosine")]
         rows.append([name, f"{best.mean:.2f} ± {best.error:.2f}", *shares])
     return ["what is changed", "return of the best", "myopic, share", "cosine, share"], rows
+
+
+def _share(one: Return, best: Return) -> str:
+    """The share of the best return; empty if that is not above 0, because then no share says who earned more."""
+    return f"{one.mean / best.mean:.2f}" if best.mean > 0 else ""
 
 
 if __name__ == "__main__":

@@ -26,10 +26,11 @@ from experiments.runs.sb3_arguments import as_sb3_wants
 from experiments.runs.tables import Table
 from experiments.studies.career_plan import Options
 from experiments.studies.figure import plot_shares
-from jobrec_gym import RuleSimulator
+from jobrec_gym import make_simulator
 from jobrec_gym.market import SENIORITY_LEVELS
 from jobrec_gym.near_miss import best_match
 from jobrec_gym.oracle import CareerOracle
+from jobrec_gym.simulators.base import UserSimulator
 
 __all__ = [
     "careers_table",
@@ -43,6 +44,7 @@ __all__ = [
     "shares_of",
     "table_of",
     "training_env",
+    "without_share",
 ]
 
 _EPISODES_SEED = 4_000_000
@@ -119,8 +121,7 @@ def held_out(asked: Options) -> tuple[gym.vector.VectorEnv, NDArray[np.int64]]:
     The applicants are the same for all learners.
     """
     people = _people(training_env(asked, split="test"), asked["n_applicants"])
-    simulator = RuleSimulator(seed=asked["seed"], noise=asked["noise"])
-    arguments = {**asked["env"], "observation": "ids", "split": "test", "simulator": simulator}
+    arguments = {**asked["env"], "observation": "ids", "split": "test", "simulator": _truth(asked)}
     return gym.make_vec("JobRecCareer-v0", num_envs=len(people), **arguments), people
 
 
@@ -157,7 +158,7 @@ def _of_pairs(predict: Predict) -> Predict:
 def table_of(study: Mapping[str, Any]) -> Table:
     """A row for each learner: its mean share of the best policy's return, and the worst seed's, at each point."""
     shares = shares_of(study)
-    points = sorted({point for by_point in shares.values() for point in by_point})
+    points = sorted({point for run in study["runs"] for point in _returns(run)})
     rows = []
     for name, by_point in shares.items():
         cells = []
@@ -228,6 +229,7 @@ def figure_of(study: Mapping[str, Any], names: Sequence[str], path: Path) -> Non
     shares: dict[str, NDArray[np.float64]] = {}
     levels: dict[str, float] = {}
     exact = {name_of(run["asked"]) for run in study["runs"] if "oracle" in run["asked"]}
+    found = {name: by_point for name, by_point in found.items() if by_point}
     for name, by_point in found.items():
         if name in names and len(by_point) == len(points) > 1:
             shares[name] = np.array([list(by_point[point].values()) for point in points]).T
@@ -240,18 +242,34 @@ def shares_of(study: Mapping[str, Any]) -> dict[str, dict[int, dict[int, float]]
     """Shares of the best policy's exact return.
 
     Returns:
-        Name -> number of interactions -> seed -> share. Exact policies and cosine have only the number 0.
+        Name -> number of interactions -> seed -> share. Exact policies and cosine have only the number 0. Seeds of
+        :func:`without_share` are left out.
     """
     runs = study["runs"]
-    best = {run["asked"]["seed"]: run["value"] for run in runs if run["asked"].get("oracle") == "best"}
+    best, without = _best(study), without_share(study)
     shares: dict[str, dict[int, dict[int, float]]] = {}
     for run in runs:
         asked, seed = run["asked"], run["asked"]["seed"]
         by_point = shares.setdefault(name_of(asked), {})
-        earned = {0: run["value"]} if "oracle" in asked else {p["after"]: p["return"] for p in run["points"]}
-        for point, value in earned.items():
-            by_point.setdefault(point, {})[seed] = value / best[seed]
+        if seed not in without:
+            for point, value in _returns(run).items():
+                by_point.setdefault(point, {})[seed] = value / best[seed]
     return shares
+
+
+def without_share(study: Mapping[str, Any]) -> list[int]:
+    """Seeds for which the best policy's return is not above 0, so that no share of it says who earned more."""
+    return [seed for seed, value in _best(study).items() if value <= 0]
+
+
+def _best(study: Mapping[str, Any]) -> dict[int, float]:
+    """The best policy's exact return for each seed."""
+    return {run["asked"]["seed"]: run["value"] for run in study["runs"] if run["asked"].get("oracle") == "best"}
+
+
+def _returns(run: Mapping[str, Any]) -> dict[int, float]:
+    """The return of a run after each number of interactions; that of an exact policy after 0."""
+    return {0: run["value"]} if "oracle" in run["asked"] else {p["after"]: p["return"] for p in run["points"]}
 
 
 def name_of(asked: Options) -> str:
@@ -317,9 +335,13 @@ def _new_learner(asked: Options) -> Any:
 
 
 def training_env(asked: Options, split: str) -> gym.Env[Any, Any]:
-    """A ``JobRecCareer-v0`` of ids for the ``env``, ``noise`` and ``seed`` of an entry of a plan."""
-    simulator = RuleSimulator(seed=asked["seed"], noise=asked["noise"])
-    return gym.make("JobRecCareer-v0", **asked["env"], observation="ids", split=split, simulator=simulator)
+    """A ``JobRecCareer-v0`` of ids for the ``env``, ``noise``, ``seed`` and ``simulator`` of an entry of a plan."""
+    return gym.make("JobRecCareer-v0", **asked["env"], observation="ids", split=split, simulator=_truth(asked))
+
+
+def _truth(asked: Options) -> UserSimulator:
+    arguments = {"seed": asked["seed"], "noise": asked["noise"], **asked.get("simulator", {})}
+    return make_simulator({"type": "rules", **arguments})
 
 
 def _people(env: gym.Env[Any, Any], n: int | None) -> NDArray[np.int64]:

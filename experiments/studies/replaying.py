@@ -149,6 +149,7 @@ class LogSets:
         Raises:
             RunError: If nobody has answered so many jobs, or no set has both hits and other jobs.
         """
+        log.warn_if_moving()
         answered = {person: jobs for person, jobs in answered_jobs(log).items() if len(jobs) >= n_candidates}
         if not answered:
             most = max(map(len, answered_jobs(log).values()), default=0)

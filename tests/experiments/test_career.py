@@ -22,6 +22,7 @@ from experiments.studies.careers import (
     run_plan,
     table_of,
 )
+from jobrec_gym import RuleSimulator
 
 OPTIONS = {
     "seeds": [0],
@@ -98,6 +99,24 @@ def test_shares_are_of_the_best_policy_s_return_wherever_it_stands(study):
     exact, others = result["runs"][:2], result["runs"][2:]
     assert table_of({"runs": [*exact[::-1], *others]})[1][1] == table_of(result)[1][0]
     assert careers.shares_of({"runs": [*exact[::-1], *others]}) == careers.shares_of(result)
+
+
+def test_a_best_return_that_is_not_above_0_gives_no_shares_and_is_drawn_all_the_same(study, tmp_path):
+    runs = [{**run, "value": -1.0} if run["asked"].get("oracle") == "best" else run for run in study[1]["runs"]]
+    assert careers.without_share({"runs": runs}) == [0] and careers.without_share(study[1]) == []
+    header, rows = table_of({"runs": runs})
+    assert header[1:] == ["0", "30", "CPU ms a step"] and [row[1:3] for row in rows] == [["", ""]] * len(rows)
+    figure_of({"runs": runs}, ["dynaq_plus"], tmp_path / "career.png")
+    assert (tmp_path / "career.png").is_file()
+    other = [{**run, "asked": {**run["asked"], "seed": 1}} for run in study[1]["runs"]]
+    assert table_of({"runs": [*runs, *other]})[1][1][1] == table_of(study[1])[1][1][1], "the mean over the other seeds"
+
+
+def test_further_arguments_of_the_planted_truth_are_used_and_part_of_a_run():
+    plan = plan_of({**OPTIONS, "simulator": {"reach": 0.25}})
+    for made in (careers.training_env(plan[0], "train"), held_out(plan[0])[0]):
+        assert made.spec.kwargs["simulator"] == RuleSimulator(seed=0, noise=0.5, reach=0.25).to_spec()
+    assert plan_of({**OPTIONS, "simulator": {}}) == plan_of(OPTIONS), "runs of earlier versions are kept"
 
 
 def test_an_argument_is_varied_beside_its_own_value():
@@ -272,6 +291,9 @@ def test_missing_packages_are_looked_for_once(monkeypatch):
         ({"one_by_one": {"gamma": 0}}, r"`one_by_one.gamma` must be a list .* \+one_by_one.gamma=\[0\], got 0"),
         ({"one_by_one": {"gamma": []}}, r"`one_by_one.gamma` must be a list of one value or more"),
         ({"one_by_one": {"gamma": [0, 0.0]}}, "`one_by_one.gamma` must name each once, got 0.0 twice"),
+        ({"env": {"simulator": {}}}, r"`env.simulator` cannot be given, .* noise= changes, as .simulator.reach= does"),
+        ({"env": {"split": "test"}}, "`env.split` cannot be given, because the command sets it: learners are trained"),
+        ({"simulator": {"seed": 1}}, r"`simulator.seed` cannot be given, .*one of seeds=\[...\]"),
         ({"define": {"mine": 5}}, r"`define.mine` must be \{_target_: package.Class, ...\}, got 5"),
         ({"define": {"mine": {"_target_": "lab.Mine", "shows": "pair"}}}, "`define.mine.shows`: .* mean 'pairs'"),
         (

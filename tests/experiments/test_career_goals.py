@@ -81,7 +81,7 @@ def test_files_of_different_tasks_are_not_joined(tmp_path):
     shares = {"dynaq_plus": {0: {1: 0.1}}}
     first = study(tmp_path / "a.json", PAIRS, shares)
     other = study(tmp_path / "b.json", {**PAIRS, "market": "onet:FOLDER"}, shares)
-    with pytest.raises(RunError, match="has another market, noise or number of applicants"):
+    with pytest.raises(RunError, match="has another market, truth or number of applicants"):
         read_shares([first, other])
 
 

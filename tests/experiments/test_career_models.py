@@ -76,6 +76,10 @@ def test_the_command_writes_what_it_prints(tmp_path):
     assert len(table["rows"]) == 6 and table["rows"][0][1] in done.stdout.splitlines()[2]
     assert "leaving_brier" in next(iter(written["other_errors"].values()))[0]
 
+    done = run_command("studies.career_models", "+env.split=test", f"folder={tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: `env.split` cannot be given, because the command sets it: ")
+
     done = run_command("studies.career_models", "at=[20,10]", f"folder={tmp_path}")
     assert done.returncode == 1
     assert done.stderr.strip() == "error: `at` must be ascending numbers of transitions above 0, got [20, 10]."

@@ -23,6 +23,9 @@ def test_shares_are_those_of_the_best_policy():
         ["most similar job", "4.00 ± 0.10", "0.05", "4.00 ± 0.10", "0.10"],
     ]
     assert variants_table({"reach 1": found})[1] == [["reach 1", "80.00 ± 1.25", "0.25", "0.05"]]
+    nothing = {**found, "best": Return(0.0, 0.0, 312)}
+    assert policies_table({"entry": nothing})[1][1] == ["best myopic policy", "20.00 ± 0.50", ""]
+    assert variants_table({"no pay": nothing})[1] == [["no pay", "0.00 ± 0.00", "", ""]]
 
 
 def test_the_command_writes_what_it_prints(tmp_path):
@@ -48,3 +51,6 @@ def test_the_command_writes_what_it_prints(tmp_path):
     done = run_command("studies.career_values", *SMALL, "n_applicants=400", f"folder={tmp_path}")
     assert done.returncode == 1
     assert done.stderr.strip() == "error: `n_applicants` must be null or in [1, 13], the size of the split, got 400."
+    done = run_command("studies.career_values", *SMALL, "+env.simulator={type:rules}", f"folder={tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: `env.simulator` cannot be given, because the command sets it: change it by")

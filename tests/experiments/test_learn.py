@@ -17,7 +17,7 @@ from hydra import initialize_config_dir
 from dynaq_algo import DynaQ, LinearBandit
 from experiments import learn
 from experiments.learn import learn_from_log
-from experiments.runs.folders import RunError, read_run
+from experiments.runs.folders import LOG, RunError, read_run
 from experiments.runs.saved import load_run
 from jobrec_gym import (
     FeedbackReward,
@@ -29,6 +29,7 @@ from jobrec_gym import (
     load_market,
     record_interactions,
 )
+from jobrec_gym import interactions as log_module
 
 ROOT = Path(learn.__file__).parents[1]
 OPTIONS = {
@@ -179,6 +180,18 @@ def test_a_log_need_not_say_what_else_was_shown(shop, told, tmp_path):
     _, bare = load_run(read_run(told("bare", log=str(tmp_path / "bare.csv").removesuffix(".csv"))), {})
     _, whole = load_run(read_run(told()), {})
     np.testing.assert_allclose(values_of(bare, market), values_of(whole, market), atol=1e-6)
+
+
+@pytest.mark.parametrize("agent", ["linear_blocks", "dynaq_plus"])
+def test_a_log_of_applicants_who_move_is_learned_from_with_a_warning(shop, told, tmp_path, agent):
+    market = load_market(shop / "market")
+    log = load_interactions(shop / "first.csv", market)
+    moving = Interactions.of(market, log.applicant_ids, log.job_ids, log.reward, time=log.time, moving=True)
+    moving.write_csv(tmp_path / "moving.csv")
+    with pytest.warns(UserWarning, match=r"the log is of applicants who change .* \(`moving`\)") as said:
+        folder = told(log=tmp_path / "moving", agent=agent)
+    assert Interactions.load(folder / LOG, market).moving
+    assert {one.filename for one in said} == {log_module.__file__}
 
 
 def test_a_log_without_any_answer_is_refused_without_naming_another_split(shop, tmp_path):

@@ -1,6 +1,7 @@
 """Learners on a log's answers: what is ranked, who is told what, and a real table where there is one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,12 @@ def test_an_oracle_has_no_truth_of_people_whom_its_market_lacks(log, tmp_path):
 
     assert done.returncode == 1
     assert "does not have, and the oracle knows the truth of its own applicants alone" in done.stderr
+
+
+def test_a_log_of_applicants_who_move_is_scored_with_a_warning(log):
+    with pytest.warns(UserWarning, match=r"the log is of applicants who change .* \(`moving`\)"):
+        moving = sets_of(replace(log, moving=True))
+    assert moving.sets.tolist() == sets_of(log).sets.tolist()
 
 
 def test_folds_are_of_people_and_equal(log):

@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import warnings
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -30,6 +31,7 @@ from jobrec_gym import (
     VectorHybridReward,
 )
 from jobrec_gym.career import EPISODE_STEPS
+from jobrec_gym.dynamics import BoundCareerDynamics
 from jobrec_gym.env import JobRecEnv
 from jobrec_gym.loaders.assembly import Record, assemble_market
 from jobrec_gym.market import MarketError
@@ -253,6 +255,44 @@ def test_a_state_continues_to_the_bit(n, kwargs):
     left = walk(env, 30)
     other.set_state(state)
     assert_same(left, walk(other, 30))
+
+
+@pytest.mark.parametrize("n", [None, 2])
+@pytest.mark.parametrize("saved_earlier", [False, True])
+def test_a_state_of_other_dynamics_is_refused_and_changes_nothing(n, saved_earlier):
+    def made(dynamics):
+        make = JobRecCareerEnv if n is None else partial(JobRecCareerVectorEnv, n)
+        env = make(**SMALL, dynamics=dynamics)
+        env.reset(seed=5)
+        env.step(env.action_masks().argmax(axis=-1))
+        return env
+
+    careers, static, short = made(None), made({"type": "static"}), made(CareerDynamics(patience=2))
+    for source, target, message in (
+        (careers, static, r"with the numbers \(\), got .*make the environment with the `dynamics` of the saved one"),
+        (static, careers, r"with the numbers \('level', 'experience', 'patience'\), got "),
+        (careers, short, r"of equal dynamics, but .* are \[1, \d, [56]\], which have no `progress` in \[0, 1\] here"),
+    ):
+        state, before = source.get_state(), target.get_state()
+        if saved_earlier:
+            del state["state_names"]
+        with pytest.raises(ValueError, match=message):
+            target.set_state(state)
+        assert_same((target.get_state(),), (before,))
+
+
+def test_a_state_of_dynamics_with_other_names_is_refused():
+    class Others(BoundCareerDynamics):
+        names = ("level", "experience", "trust")
+
+    class Trusted(CareerDynamics):
+        def bind(self, market):
+            return Others(market, self)
+
+    env, other = JobRecCareerEnv(**SMALL), JobRecCareerEnv(**SMALL, dynamics=Trusted())
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"numbers \('level', 'experience', 'trust'\), got .*'patience'\)"):
+        other.set_state(env.get_state())
 
 
 def test_a_restored_episode_shows_what_it_showed():

@@ -256,6 +256,16 @@ def test_dynamics_of_another_form_are_refused_where_they_are_given(monkeypatch, 
         JobRecCareerEnv(**SMALL, dynamics=Strikes())
 
 
+def test_dynamics_that_change_the_states_in_place_are_refused_where_they_are_given(monkeypatch):
+    def advance(self, states, job_ids, decisions):
+        states += (decisions == 0)[:, None]
+        return states
+
+    monkeypatch.setattr(Strikes, "advance", advance)
+    with pytest.raises(ValueError, match="must not change `states` in place, and `advance` does: .*states.copy"):
+        JobRecCareerEnv(**SMALL, dynamics=Strikes())
+
+
 def test_progress_has_one_type_whatever_dynamics_give():
     assert Strikes().progress(np.zeros((1, 1), np.int64)).dtype == np.float64
     single = JobRecCareerEnv(**SMALL, dynamics=Strikes())

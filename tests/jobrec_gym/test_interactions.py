@@ -12,14 +12,17 @@ import re
 import signal
 import subprocess
 import sys
+import tracemalloc
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
 import jobrec_gym  # noqa: F401  # registers the environment
+from jobrec_gym import interactions
 from jobrec_gym.interactions import Interactions, LogError, ObservationForm
 from jobrec_gym.loaders.interactions import load_interactions
+from jobrec_gym.loaders.reading import read_table
 from jobrec_gym.market import MarketError, load_market
 
 HEADER = ["applicant", "job", "decision", "reward", "time", "posted", "shown", "propensity", "split"]
@@ -600,6 +603,33 @@ def test_two_answers_at_one_time_are_twice_the_same_and_at_two_times_are_not(sho
         load_interactions(at_once, shop)
 
 
+@pytest.mark.parametrize("field", ["time", "reward"])
+def test_zero_of_either_sign_is_twice_the_same(shop, tmp_path, field):
+    header = ["applicant", "job", "decision", field]
+    file = write(tmp_path / "log.csv", [["p1", "x", "click", zero] for zero in ("0", "-0", "0.0", "1")], header)
+
+    log = load_interactions(file, shop, on_bad="skip")
+    assert (log.time if field == "time" else log.reward).tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("field", ["time", "posted"])
+def test_a_row_takes_little_more_memory_than_its_text(market, tmp_path, field):
+    jobs, n = market.jobs.keys.tolist(), 2_000
+    shown = [";".join(jobs[row % 40 : row % 40 + 10]) for row in range(n)]
+    rows = [[market.applicants.keys[row % 9], jobs[row % 40], row, row, shown[row]] for row in range(n)]
+    file = write(tmp_path / "log.csv", rows, ["applicant", "job", "reward", field, "shown"])
+    load_interactions(file, market)  # loads what is loaded once
+    tracemalloc.start()
+    table = read_table(file)
+    text = tracemalloc.get_traced_memory()[0]
+    del table
+    tracemalloc.reset_peak()
+    load_interactions(file, market)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (peak - text) / n < 600
+
+
 def test_kinds_are_counted_apart_and_only_the_first_rows_are_named(shop, tmp_path):
     rows = [*(changed(job=str(100 + i)) for i in range(5)), changed(propensity="2"), GOOD]
     with pytest.raises(LogError) as caught:
@@ -780,6 +810,21 @@ def test_a_changed_number_that_is_still_possible_is_found_by_its_digest(log, mar
         Interactions.load(folder, market)
 
 
+def test_a_log_that_is_replaced_while_it_is_read_is_read_again(log, market, tmp_path, monkeypatch):
+    folder = log.save(tmp_path / "log").folder
+    mapped_array, replaced = interactions.mapped_array, []
+
+    def replaced_before(file):
+        if not replaced:
+            replaced.append(True)
+            log.take([0, 1]).save(folder)
+        return mapped_array(file)
+
+    monkeypatch.setattr(interactions, "mapped_array", replaced_before)
+    assert len(Interactions.load(folder, market)) == 2
+    assert replaced
+
+
 def test_a_log_of_an_earlier_version_opens_and_one_of_a_later_is_refused_in_one_line(log, market, tmp_path):
     folder = log.save(tmp_path / "log").folder
     header = json.loads((folder / "interactions.json").read_text())
@@ -858,6 +903,14 @@ def test_a_folder_of_something_else_is_not_overwritten(log, tmp_path):
     with pytest.raises(LogError, match="is not a saved log"):
         log.save(tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_shown_jobs_are_compared_by_sorting(market, monkeypatch):
+    # On 4 million pairs, numpy's `unique` takes 20 times as long.
+    monkeypatch.setattr(np, "unique", lambda *_, **__: pytest.fail("a hash table was filled"))
+    assert len(Interactions.of(market, [0, 0], [4, 3], [1.0, 0.0], shown=[[5, 4, 3], [3, 4]])) == 2
+    with pytest.raises(LogError, match="`shown` must hold distinct jobs in each row"):
+        Interactions.of(market, [0, 0], [4, 3], [1.0, 0.0], shown=[[5, 4, 5], [3, 4]])
 
 
 @pytest.mark.parametrize(

@@ -345,3 +345,11 @@ def test_the_horizon_is_that_of_the_environment_and_not_the_registered_one():
     assert made(7).horizon == 7
     with pytest.raises(ValueError, match="`horizon` must be given where the environment has no `max_episode_steps`"):
         made(None)  # it never truncates
+
+
+@pytest.mark.parametrize(
+    ("registered", "limit", "horizon"), [({}, 100, 40), ({}, 10, 10), ({"max_episode_steps": 60}, 50, 50)]
+)
+def test_the_shortest_time_limit_is_the_horizon(registered, limit, horizon):
+    env = gym.wrappers.TimeLimit(gym.make("JobRecCareer-v0", **SMALL, **registered), limit)
+    assert CareerOracle(env, "cosine", n_sets=4).horizon == horizon

@@ -1,6 +1,7 @@
 """Logs that the environment writes."""
 
 import logging
+import warnings
 
 import gymnasium as gym
 import numpy as np
@@ -104,6 +105,30 @@ def test_a_log_of_applicants_who_move_says_so_wherever_it_goes_and_is_not_valued
     assert "moving" not in (tmp_path / "still.csv").read_text().splitlines()[0]
     assert not still.moving and not load_interactions(f"csv:{tmp_path / 'still.csv'}", market).moving
     assert set(estimate_all(None, still, ("ips",))) == {"ips"}
+
+
+def test_whatever_learns_from_or_scores_by_a_log_of_applicants_who_move_warns(market):
+    def made(dynamics):
+        env = gym.make("JobRecCareer-v0", market=market, num_candidates=4, dynamics=dynamics)
+        return record_interactions(env, n=30)
+
+    log, still = made(None), made({"type": "static"})
+    uses = (
+        lambda log: next(log.observations()),
+        lambda log: next(log.answers()),
+        lambda log: log.to_pretrain(),
+        lambda log: log.to_obp(),
+        lambda log: LoggedSimulator(log).bind(market),
+    )
+    for use in uses:
+        with pytest.warns(UserWarning, match="applicants who change with their answers.*Train and score agents in the"):
+            use(log)
+        use(still)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for use in uses:
+            use(log)
+    assert len(said) == 1, "a process says it once"
 
 
 def test_what_an_agent_saw_of_moving_applicants_cannot_be_shown_again(market):
