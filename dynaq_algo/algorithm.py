@@ -83,7 +83,7 @@ __all__ = ["CandidateAlgorithm"]
 # The log has the mean of each reward component over this many of the latest transitions.
 WINDOW = 1_000
 # Counters of the replay and the rollout, which a checkpoint puts back.
-COUNTERS = ("_n_scored", "_rollout_steps", "_rollout_episodes")
+COUNTERS = ("_n_scored", "_rollout_steps", "_rollout_episodes", "_compares_from", "_asks_pairs")
 # Arguments of SB3's DQN that have no meaning here.
 NOT_OURS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps"}
 
@@ -237,6 +237,8 @@ class CandidateAlgorithm(DQN):
 
         An agent without an environment, which only predicts, needs none.
         """
+        # From this transition on, answers of the function are compared with what is shown, as long as they are alike.
+        self._compares_from, self._asks_pairs = self.replay_buffer.n_added, True
         if self.env is not None and self.replay_buffer.n_pairs:
             offered = attribute_of(self.env, "pair_features")
             of_environment = offered if callable(offered) else None
@@ -450,12 +452,8 @@ class CandidateAlgorithm(DQN):
         layout = self.policy.layout
         next_obs = layout.read(new_obs)
         if truncated.any():
-            next_obs = DecisionBatch(*(None if part is None else part.copy() for part in next_obs))  # type: ignore[arg-type]
-            for i in np.flatnonzero(truncated):
-                final = layout.read(infos[i]["terminal_observation"])
-                for part, final_part in zip(next_obs, final, strict=True):
-                    if part is not None and final_part is not None:
-                        part[i] = final_part[0]
+            finals = {i: layout.read(infos[i]["terminal_observation"]) for i in np.flatnonzero(truncated).tolist()}
+            next_obs = next_obs.replaced(finals)
         if self._vec_normalize_env is not None:
             reward = self._vec_normalize_env.get_original_reward()
         assert self._last_obs is not None  # set by _setup_learn
@@ -554,15 +552,17 @@ class CandidateAlgorithm(DQN):
             observation: One observation or a batch of n.
             action: Index of the recommended candidate, () or (n,).
             reward: What it earned, () or (n,).
-            next_obs: The observation after the answer; may be left out where gamma is 0.
+            next_obs: The observation after the answer; may be left out where gamma is 0. If the environment was reset
+                in the same step, the last observation of the episode counts in its place. It is read from `info`:
+                `final_obs` of a Gymnasium VectorEnv, or `terminal_observation` of an SB3 VecEnv.
             terminated: Whether the answer ended the episode, () or (n,).
             info: The info of each answer, as an environment gives it, or the `infos` of a Gymnasium VectorEnv; an
                 answer with `transition_valid` False is not stored.
 
         Raises:
             ValueError: If numbers of rows differ, an action is not the index of a candidate, an id is not in the table
-                of actions, a number is not finite, `terminated` is neither True nor False, an info is not a dict or
-                lacks what `relabel=True` needs, or `next_obs` is missing.
+                of actions, a number is not finite, `progress` is beyond its bounds, `terminated` is neither True nor
+                False, an info is not a dict or lacks what `relabel=True` needs, or `next_obs` is missing.
         """
         if next_obs is None and self.gamma > 0:
             raise ValueError(
@@ -767,6 +767,9 @@ class CandidateAlgorithm(DQN):
         given = {**(custom_objects or {}), **kwargs}
         if "gradient_steps" in given:
             data["_gradient_steps_by_default"] = given["gradient_steps"] is None
+        if "gamma" in (model_kwargs := data.get("world_model_kwargs", {})) and "world_model_kwargs" not in given:
+            # A file of an earlier version: its model discounted by this gamma, whatever the agent's was.
+            data["gamma"] = given.get("gamma", model_kwargs.pop("gamma"))
         data["tensorboard_log"] = given.get("tensorboard_log")  # a file of an earlier version names a folder
         params = read_parameters(entries, shown, cls.saved_networks, max_bytes)
         # SB3 gets a file of checked tensors. It reads no attribute of that file, because every attribute is given.
@@ -838,6 +841,7 @@ class CandidateAlgorithm(DQN):
         told = self._told_of_each()
         self.replay_buffer.load(path, max_bytes, None if self.action_table is None else len(self.action_table))
         self._told, self._n_scored = told, self.replay_buffer.n_known(told)
+        self._compares_from = self.replay_buffer.n_added
 
     def _told_of_each(self) -> dict[str, int]:
         """How many transitions the world model was told of each replay, counted from the first, by the replay's id."""
@@ -935,7 +939,7 @@ class CandidateAlgorithm(DQN):
 
     def _excluded_save_params(self) -> list[str]:
         tables = ["action_features", "action_table", "_shown_table"]
-        own = ["pair_features", "anchors", "_validity", "_rngs", "tensorboard_log"]
+        own = ["pair_features", "anchors", "_validity", "_rngs", "tensorboard_log", "_compares_from", "_asks_pairs"]
         return [*super()._excluded_save_params(), *tables, *own, *REMADE]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -18,7 +19,14 @@ from dynaq_algo.bootstrap import chosen_values, gather_for, values_ahead, warn_o
 from dynaq_algo.forecasts import TransitionForecasts
 from dynaq_algo.networks import denormals_flushed, squared_error_step
 from dynaq_algo.offline import OfflineBatch, offline_update
-from dynaq_algo.planning import PlanningSource, make_planning_source, refuse_unknown_pairs
+from dynaq_algo.planning import (
+    N_COMPARED,
+    CrossedPairs,
+    PlanningSource,
+    difference_from_shown,
+    make_planning_source,
+    refuse_unknown_pairs,
+)
 from dynaq_algo.plus import arguments_for
 from dynaq_algo.policies import CandidatePolicy
 from dynaq_algo.replay import Transitions
@@ -98,7 +106,9 @@ class DynaQ(CandidateAlgorithm):
             of `info["applicant_id"]`. For `planning_source="crossed"` it takes (n,) applicant ids and (n,) candidate
             ids, and returns (n, p). For `world_model="transitions"` it takes applicant ids (n, 1), candidate ids (n, k)
             and an imagined `progress` (n, 1, m), and returns (n, k, p). By default it is the environment's method
-            `pair_features`. It is not saved with the agent.
+            `pair_features`. It is not saved with the agent. In the first 100 transitions its answers are compared with
+            the `pairs` that were shown. If they differ, a function that you gave is refused. In place of the
+            environment's method, a model of transitions then takes the `pairs` that were shown, with a warning.
         world_model: `"network"` (one, or an ensemble), `"gaussian_process"` (exact Bayesian regression), or
             `"transitions"`, which also learns how the entry `progress` changes and when an applicant leaves.
         world_model_kwargs: Arguments of the world model. For networks `n_members`, `net_arch` (the policy's by
@@ -366,7 +376,8 @@ class DynaQ(CandidateAlgorithm):
 
     def _learn_ahead(self, model: TransitionModel, gradient_steps: int) -> None:
         """Train the model of transitions `gradient_steps` times, each followed by `planning_steps` planning steps."""
-        ask = self.replay_buffer.pair_features if self.planning_source == "candidates" else None
+        model.gamma = self.gamma  # as in SB3, each update takes the present one
+        ask = self.replay_buffer.pair_features if self._plans_by_asking else None
         rng, lag = self._rngs["planning"], self.target_update_interval if self.bootstrap == "double" else None
         for _ in range(gradient_steps):
             model_loss = model.fit(self._rngs["replay"])
@@ -455,12 +466,50 @@ class DynaQ(CandidateAlgorithm):
         # A network learns from replay. New transitions only score its predictions, so the newest are enough.
         most = None if self.world_model.optimizer is None else WINDOW
         if (new := self._new_transitions(most)) is not None:
+            self._compare_pairs(new)
             reward = self._normalised(new.reward)
             earned, said = tell(self.world_model, new, reward, self.replay_buffer, self.policy)
             if isinstance(said, Foreseen):
                 self.transition_forecasts.add(earned, said)
                 said = said.reward
             self.forecasts.add(earned.tolist(), said.tolist())
+
+    @property
+    def _plans_by_asking(self) -> bool:
+        """Whether planning asks `pair_features` about pairs that nobody was shown."""
+        replay = self.replay_buffer
+        if not self.planning_steps or not replay.n_pairs or replay.pair_features is None:
+            return False
+        if self.world_model.knows_transitions:
+            return self.planning_source == "candidates" and self._asks_pairs
+        return self._learns_values and isinstance(self._planner, CrossedPairs)
+
+    def _compare_pairs(self, new: Transitions) -> None:
+        """Compare what planning would be told of pairs with what is shown, in the first transitions of an environment.
+
+        Raises:
+            ValueError: If they differ, and the user gave the function, or planning needs it.
+        """
+        early = (new.serial >= self._compares_from) & (new.serial < self._compares_from + N_COMPARED)
+        if not (self._plans_by_asking and early.any()):
+            return
+        progress = self.policy.layout.progress if self.world_model.knows_transitions else None
+        difference = difference_from_shown(new.take(early), self.replay_buffer, progress)
+        if difference is None:
+            return
+        if self.pair_features is not None or progress is None:
+            raise ValueError(
+                f"`pair_features` must give the `pairs` that observations show, but {difference}. Pass a function that "
+                'computes what the environment shows with all its wrappers, or use `planning_source="visited"`.'
+            )
+        self._asks_pairs = False
+        warnings.warn(
+            f"The environment's `pair_features` does not give the `pairs` that are shown: {difference}. An observation "
+            "wrapper may have changed `pairs` or `progress`. Planning imagines sets with the `pairs` that were shown, "
+            'as with `planning_source="visited"`. For pairs at other values of `progress` pass '
+            "`DynaQ(pair_features=function)`, a function that computes what the wrapper shows.",
+            stacklevel=2,
+        )
 
     def _offline_update(self, batch: OfflineBatch) -> dict[str, th.Tensor]:
         assert not isinstance(self.world_model, TransitionModel)  # `pretrain` refuses it: it has no network to train

@@ -44,6 +44,15 @@ class DecisionBatch(NamedTuple):
         """The decisions of some rows, by index or by mask."""
         return DecisionBatch(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
+    def replaced(self, others: Mapping[int, DecisionBatch]) -> DecisionBatch:
+        """A copy in which the decisions of some rows are replaced by others, each a batch of one."""
+        changed = DecisionBatch(*(None if part is None else part.copy() for part in self))  # type: ignore[arg-type]
+        for row, other in others.items():
+            for part, new in zip(changed, other, strict=True):
+                if part is not None and new is not None:
+                    part[row] = new[0]
+        return changed
+
     def any_action(self, rng: np.random.Generator) -> np.ndarray:
         """A uniformly random candidate of those that the mask allows, (n,).
 

@@ -21,6 +21,8 @@ __all__ = ["Answers", "OfflineBatch", "OfflineData", "offline_update", "passes"]
 
 # Most rows that are shown to the features before the first update.
 SHOWN_FIRST = 20_000
+# Numbers may be beyond a bound by this much, because they are rounded.
+_CLOSE = 1e-4
 
 
 class OfflineBatch(NamedTuple):
@@ -122,12 +124,14 @@ class Answers(NamedTuple):
     ) -> Answers:
         """Answers to one observation or a batch, from the arguments of an agent's `observe`.
 
-        Without `next_obs`, `observation` stands for the next observation too.
+        Without `next_obs`, `observation` stands for the next observation too. If an environment was reset in the same
+        step, the next observation is that of the info, `terminal_observation`.
 
         Raises:
             ValueError: If numbers of rows differ, an action is not the index of a candidate that the mask allows, an
-                id is not in the table of actions, a number is not finite in float32, `terminated` is neither True nor
-                False, an info is not a dict, or `next_obs` allows no candidate though the episode goes on.
+                id is not in the table of actions, a number is not finite in float32, `progress` is beyond its bounds,
+                `terminated` is neither True nor False, an info is not a dict, or `next_obs` allows no candidate though
+                the episode goes on.
         """
         decisions = layout.read(observation, finite=False)
         following = decisions if next_obs is None else layout.read(next_obs, finite=False)
@@ -161,8 +165,13 @@ class Answers(NamedTuple):
                 "give numbers that float32 can hold."
             )
         _refuse_unusable("observation", decisions, table)
+        _refuse_beyond_bounds("observation", decisions, layout, np.ones(n, bool))
         if next_obs is not None:
+            last = {row: one.get("terminal_observation") for row, one in enumerate(infos) if not ends[row]}
+            finals = {row: layout.read(obs, finite=False) for row, obs in last.items() if obs is not None}
+            following = following.replaced(finals)
             _refuse_unusable("next_obs", following, table)
+            _refuse_beyond_bounds("next_obs", following, layout, ~ends)
             if following.mask is not None and (bad := ~(following.mask.any(axis=1) | ends)).any():
                 raise ValueError(
                     f"`next_obs` must allow at least one candidate, row {bad.argmax()} allows none. Pass "
@@ -286,6 +295,20 @@ def _refuse_unusable(name: str, decisions: DecisionBatch, table: ActionTable | N
             )
     if table is not None:
         table.check(decisions.candidates)
+
+
+def _refuse_beyond_bounds(name: str, decisions: DecisionBatch, layout: CandidateLayout, rows: np.ndarray) -> None:
+    """Refuse decisions whose `progress` is beyond the bounds of its space, among those of some rows, (n,) bool."""
+    if layout.progress is None or layout.progress_bounds is None:
+        return
+    (low, high), progress = layout.progress_bounds, decisions.state[:, layout.progress]
+    beyond = ((progress < low - _CLOSE) | (progress > high + _CLOSE)).any(axis=1) & rows
+    if beyond.any():
+        row = int(beyond.argmax())
+        raise ValueError(
+            f"`{name}` must hold `progress` within the bounds of the observation space, {low.tolist()} to "
+            f"{high.tolist()}, row {row} has {progress[row].tolist()}. Pass it as the environment of training shows it."
+        )
 
 
 def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[str, np.ndarray]:

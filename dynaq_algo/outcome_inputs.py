@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -11,7 +12,7 @@ import torch as th
 
 from dynaq_algo.features import BlockwiseFeatures
 
-__all__ = ["GRID", "SAME", "OutcomeInputs", "Rewards", "on_grid"]
+__all__ = ["GRID", "SAME", "OutcomeInputs", "Rewards", "appended", "on_grid"]
 
 GRID = 720_720
 """Numbers are kept as multiples of 1 / 720,720. Among these multiples are 1/2, 1/3, ... 1/16."""
@@ -29,6 +30,8 @@ _FEW = 2_048
 """Up to this many numbers, all products are computed at once."""
 _COMPONENTS_FROM = 256
 """Principal components are computed once this many distinct actions were seen."""
+_KEY_BYTES = 16
+"""An action is known by a hash of this many bytes. Two actions have the same hash with a chance of 1 / 2**128."""
 
 
 class OutcomeInputs:
@@ -50,8 +53,6 @@ class OutcomeInputs:
         first_product: The first code of a combination of two values.
         n_codes: One more than the largest code.
         n_numbers: How many numbers a pair has.
-        in_components: Principal components (n_actions, r) of all actions, scaled so that the sum of an action's squares
-            is 1 on average.
     """
 
     def __init__(self, features: BlockwiseFeatures, m: int, components: int = 16):
@@ -64,16 +65,24 @@ class OutcomeInputs:
         self.n_codes = self.first_product + m * self.p * _MOST_VALUES**2
         n = features.n_cosines + self.p
         self.n_numbers = 2 * n + n * (n - 1) // 2
-        self._actions: dict[bytes, int] = {}
+        self._actions: dict[bytes, int] = {}  # indices by the hash of the vector
+        # The actions' vectors, until the principal components are computed from them.
         self._vectors = np.zeros((0, features.shared_dim), np.float32)
         self._basis: th.Tensor | None = None
-        # One row per action, after a row of zeros for actions never seen. All 0 before there are components.
-        self.in_components = th.zeros(1, self.components)
+        self._in_components = np.zeros((1, self.components), np.float32)
 
     @property
     def n_actions(self) -> int:
         """How many distinct actions were seen, plus one: action 0 stands for all that were never seen."""
         return 1 + len(self._actions)
+
+    @property
+    def in_components(self) -> th.Tensor:
+        """Principal components (n_actions, r) of all actions, scaled so that an action's squares sum to 1 on average.
+
+        The first row, for actions that were never seen, is 0. All rows are 0 before there are components.
+        """
+        return th.as_tensor(self._in_components[: self.n_actions])
 
     def learn(self, state: th.Tensor, progress: np.ndarray, candidates: th.Tensor, pairs: th.Tensor | None) -> bool:
         """Note the columns' values and the actions of n decisions; returns whether a column became a number."""
@@ -94,31 +103,39 @@ class OutcomeInputs:
         return changed
 
     def _meet(self, candidates: th.Tensor) -> None:
-        _, shared = self.features.shared(candidates[..., :0], candidates)
-        rows = shared.reshape(-1, shared.shape[-1]).cpu().numpy()
-        new = {}
-        for row in rows:
-            key = row.tobytes()
-            if key not in self._actions and key not in new:
-                new[key] = row
+        n_before = self.n_actions
+        new = []
+        for row in self._vectors_of(candidates):
+            key = _key_of(row)
+            if key not in self._actions:
+                self._actions[key] = self.n_actions
+                new.append(row)
         if not new:
             return
-        for key in new:
-            self._actions[key] = 1 + len(self._actions)
-        self._vectors = np.concatenate([self._vectors, np.array(list(new.values()))])
-        n = len(self._vectors)
-        if self._basis is None and n >= _COMPONENTS_FROM:
-            centred = self._vectors.astype(np.float64) - self._vectors.mean(axis=0, dtype=np.float64)
-            _, spread, axes = np.linalg.svd(centred, full_matrices=False)
-            scale = np.sqrt(np.square(spread[: self.components]).sum() / n) or 1.0
-            self._basis = th.as_tensor((axes[: self.components] / scale).T, dtype=th.float32)
-            self.in_components = self._all_in_components()
+        fresh = np.array(new)
+        if self._basis is None:
+            placed = np.zeros((len(fresh), self.components), np.float32)
         else:
-            fresh = self._vectors[n - len(new) :]
-            placed = (
-                th.zeros(len(new), self.components) if self._basis is None else self._projected(th.as_tensor(fresh))
-            )
-            self.in_components = th.cat([self.in_components, placed])
+            placed = self._projected(th.as_tensor(fresh)).numpy()
+        self._in_components = appended(self._in_components, placed, n_before)
+        if self._basis is None and self.components:
+            self._vectors = np.concatenate([self._vectors, fresh])
+            if len(self._vectors) >= _COMPONENTS_FROM:
+                self._find_components()
+
+    def _find_components(self) -> None:
+        n = len(self._vectors)
+        centred = self._vectors.astype(np.float64) - self._vectors.mean(axis=0, dtype=np.float64)
+        _, spread, axes = np.linalg.svd(centred, full_matrices=False)
+        scale = np.sqrt(np.square(spread[: self.components]).sum() / n) or 1.0
+        self._basis = th.as_tensor((axes[: self.components] / scale).T, dtype=th.float32)
+        self._in_components[1 : self.n_actions] = self._projected(th.as_tensor(self._vectors)).numpy()
+        self._vectors = self._vectors[:0]
+
+    def _vectors_of(self, candidates: th.Tensor) -> np.ndarray:
+        """The compared entries (n, shared_dim) of all candidates (..., d_a)."""
+        _, shared = self.features.shared(candidates[..., :0], candidates)
+        return np.ascontiguousarray(shared.reshape(-1, shared.shape[-1]).cpu().numpy())
 
     def read(
         self,
@@ -188,9 +205,8 @@ class OutcomeInputs:
 
     def actions_of(self, candidates: th.Tensor) -> np.ndarray:
         """Indices (...) of actions (..., d_a), from 1 on; 0 for one that was never seen."""
-        _, shared = self.features.shared(candidates[..., :0], candidates)
-        rows = np.ascontiguousarray(shared.reshape(-1, shared.shape[-1]).cpu().numpy())
-        found = np.fromiter((self._actions.get(row.tobytes(), 0) for row in rows), np.int64, len(rows))
+        rows = self._vectors_of(candidates)
+        found = np.fromiter((self._actions.get(_key_of(row), 0) for row in rows), np.int64, len(rows))
         return found.reshape(candidates.shape[:-1])
 
     def state_of(self, state: th.Tensor) -> th.Tensor:
@@ -199,11 +215,6 @@ class OutcomeInputs:
             return th.zeros(len(state), self.components)
         shared, _ = self.features.shared(state, state[..., : self.features.shared_dim])
         return self._projected(shared)
-
-    def _all_in_components(self) -> th.Tensor:
-        if self._basis is None:
-            return th.zeros(self.n_actions, self.components)
-        return th.cat([th.zeros(1, self.components), self._projected(th.as_tensor(self._vectors))])
 
     def _projected(self, vectors: th.Tensor) -> th.Tensor:
         assert self._basis is not None
@@ -240,8 +251,15 @@ class OutcomeInputs:
         lengths = th.tensor([len(one) for one in self.values])
         flat = th.tensor([value for one in self.values for value in one], dtype=th.int64)
         basis = th.zeros(0, 0) if self._basis is None else self._basis
-        vectors, placed = th.as_tensor(self._vectors.copy()), self.in_components.clone()
-        return {"lengths": lengths, "values": flat, "vectors": vectors, "basis": basis, "in_components": placed}
+        keys = np.frombuffer(b"".join(self._actions), np.uint8).reshape(-1, _KEY_BYTES)
+        return {
+            "lengths": lengths,
+            "values": flat,
+            "keys": th.as_tensor(keys.copy()),
+            "vectors": th.as_tensor(self._vectors.copy()),
+            "basis": basis,
+            "in_components": self.in_components.clone(),
+        }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put back what :meth:`get_state` gave."""
@@ -249,12 +267,15 @@ class OutcomeInputs:
         flat = state["values"].tolist()
         self.values = [flat[end - n : end] for end, n in zip(ends.tolist(), state["lengths"].tolist(), strict=True)]
         self._tell_apart()
-        self._vectors = state["vectors"].numpy().copy()
-        self._actions = {row.tobytes(): 1 + place for place, row in enumerate(self._vectors)}
         self._basis = state["basis"] if state["basis"].numel() else None
+        vectors = state["vectors"].numpy()
+        # Files of earlier versions have no keys, but the vectors of all actions.
+        keys = [row.tobytes() for row in state["keys"].numpy()] if "keys" in state else map(_key_of, vectors)
+        self._actions = {key: 1 + place for place, key in enumerate(keys)}
+        self._vectors = vectors.copy() if self._basis is None and self.components else vectors[:0]
         # Components are not computed anew: a product of all actions at once rounds differently, and the mean action may
         # have changed since.
-        self.in_components = state["in_components"].clone()
+        self._in_components = state["in_components"].numpy().copy()
 
 
 class Rewards:
@@ -346,3 +367,18 @@ def _columns_to_multiply(n: int, offset: int) -> tuple[np.ndarray, np.ndarray]:
 def on_grid(numbers: np.ndarray) -> np.ndarray:
     """Numbers (...) in units of 1 / :data:`GRID`, rounded, int64."""
     return np.rint(np.asarray(numbers, np.float64) * GRID).astype(np.int64)
+
+
+def appended(kept: np.ndarray | None, values: np.ndarray, n: int) -> np.ndarray:
+    """Put rows behind the first n kept ones, in an array that doubles its length when it is full."""
+    if kept is None or n + len(values) > len(kept):
+        larger = np.zeros((max(256, 2 * n, n + len(values)), *values.shape[1:]), values.dtype)
+        if kept is not None:
+            larger[:n] = kept[:n]
+        kept = larger
+    kept[n : n + len(values)] = values
+    return kept
+
+
+def _key_of(vector: np.ndarray) -> bytes:
+    return hashlib.blake2b(vector.tobytes(), digest_size=_KEY_BYTES).digest()

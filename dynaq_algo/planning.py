@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -10,14 +11,20 @@ from dynaq_algo.arguments import suggestion
 from dynaq_algo.replay import CandidateReplay, Transitions
 
 __all__ = [
+    "N_COMPARED",
     "PLANNING_SOURCES",
     "CandidatePairs",
     "CrossedPairs",
     "PlanningSource",
     "VisitedPairs",
+    "difference_from_shown",
     "make_planning_source",
     "refuse_unknown_pairs",
 ]
+
+N_COMPARED = 100
+"""In so many of the first transitions of an environment, answers of `pair_features` are compared with what is shown."""
+_CLOSE = 1e-4
 
 
 class PlanningSource(Protocol):
@@ -172,6 +179,48 @@ def refuse_unknown_pairs(source: PlanningSource, replay: CandidateReplay) -> Non
             "environment with a method `pair_features(applicant_ids, job_ids) -> (n, p)` or "
             '`DynaQ(pair_features=function)`. Otherwise use `planning_source="visited"` or "candidates".'
         )
+
+
+def difference_from_shown(transitions: Transitions, replay: CandidateReplay, progress: slice | None) -> str | None:
+    """How the answers of `replay.pair_features` differ from the `pairs` that were shown.
+
+    Decisions whose applicant or candidates have no id are left out.
+
+    Args:
+        transitions: n stored transitions.
+        replay: Where they are stored.
+        progress: The columns of the state that planning passes on as `progress`; all candidates are then compared. None
+            if planning asks without `progress`; the chosen candidates are then compared.
+
+    Returns:
+        The difference in words; None if no number differs by more than 1 / 10,000, or that share of a number above 1.
+
+    Raises:
+        ValueError: If planning asks without `progress`, and the answer has another shape.
+    """
+    candidate_id = replay.candidate_sets(transitions.position)[0]
+    known = (replay.applicants(transitions.position) >= 0) & (replay.ids_to_ask(candidate_id) >= 0).all(axis=1)
+    of_known = transitions.take(known)
+    shown = of_known.pairs if progress is None else replay.pair_sets(of_known.position)
+    ask: Callable[..., np.ndarray] | None = replay.pair_features
+    if not len(of_known.position) or shown is None or ask is None:
+        return None
+    if progress is None:
+        answer = replay.ask_pairs(of_known.position, of_known.candidate_id)
+    else:
+        applicants = replay.applicants(of_known.position)[:, None]
+        at = replay.state_rows(of_known.state_id)[:, None, progress]
+        try:
+            answer = np.asarray(ask(applicants, replay.ids_to_ask(candidate_id[known]), at), np.float32)
+        except ValueError as error:
+            return f"it refuses what was shown ({error})"
+    if answer.shape != shown.shape:
+        return f"it gives numbers of the shape {answer.shape}, and {shown.shape} were shown"
+    apart = ~(np.abs(answer - shown) <= _CLOSE * np.maximum(np.abs(shown), 1.0))
+    if not apart.any():
+        return None
+    place = tuple(np.argwhere(apart)[0])
+    return f"it gives {answer[place]:.4g} in column {place[-1]}, and {shown[place]:.4g} was shown"
 
 
 def _refuse_terminated(replay: CandidateReplay, source: str) -> None:

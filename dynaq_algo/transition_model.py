@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from dynaq_algo.arguments import require_number, require_whole
 from dynaq_algo.context_values import ContextValues, Predictions
 from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
-from dynaq_algo.outcome_inputs import SAME, OutcomeInputs, Rewards
+from dynaq_algo.outcome_inputs import SAME, OutcomeInputs, Rewards, appended
 from dynaq_algo.tensor_file import fitting_state
 
 __all__ = ["Foreseen", "Steps", "TransitionModel"]
@@ -388,7 +388,7 @@ class TransitionModel(nn.Module):
             "pairs": shown,
         }
         for name, values in told.items():
-            self._told[name] = _appended(self._told.get(name), values, self.n_told)
+            self._told[name] = appended(self._told.get(name), values, self.n_told)
         self.n_told += n
         # A column has become a number, or numbers have another scale: earlier transitions are read again.
         if changed or self._scaled_by != self.features.version:
@@ -649,14 +649,3 @@ def _trust_of(scores: th.Tensor) -> tuple[float, float]:
 def _merged(chances: th.Tensor) -> th.Tensor:
     """Probabilities of kinds (..., n_kinds) -> of outcomes (..., n_outcomes)."""
     return chances.unflatten(-1, (-1, _KINDS)).sum(dim=-1) if chances.shape[-1] else chances
-
-
-def _appended(kept: np.ndarray | None, values: np.ndarray, n: int) -> np.ndarray:
-    """Put rows behind the first n kept ones, in an array that doubles its length when it is full."""
-    if kept is None or n + len(values) > len(kept):
-        larger = np.zeros((max(256, 2 * n, n + len(values)), *values.shape[1:]), values.dtype)
-        if kept is not None:
-            larger[:n] = kept[:n]
-        kept = larger
-    kept[n : n + len(values)] = values
-    return kept

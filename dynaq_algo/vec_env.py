@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from dynaq_algo.arguments import require_whole
-from dynaq_algo.layout import CANDIDATES, CandidateLayout, DecisionBatch
+from dynaq_algo.layout import CANDIDATES, PROGRESS, CandidateLayout, DecisionBatch
 
 __all__ = [
     "GymnasiumVecEnv",
@@ -363,7 +363,8 @@ def infos_of_each(info: Any, n: int) -> list[Mapping[str, Any]]:
     Args:
         info: One info for each step; one info for all; the `infos` of a Gymnasium VectorEnv, whose entries are columns
             with masks `_key`; or None. If an environment was reset in the same step, the info of the step is returned,
-            not that of the reset.
+            not that of the reset. As in SB3, it then has the last observation of the episode,
+            `terminal_observation`.
         n: How many steps.
 
     Raises:
@@ -375,6 +376,8 @@ def infos_of_each(info: Any, n: int) -> list[Mapping[str, Any]]:
             raise ValueError(f"`info` must have {n} rows, as `observation` has, got {n_rows}.")
         rows, finals = _of_step_and_reset(info, n)
         ended = info.get("_final_info", np.zeros(n, bool))
+        for i in np.flatnonzero(info.get("_final_obs", False)).tolist():
+            finals[i]["terminal_observation"] = rows[i]["terminal_observation"] = _row(info["final_obs"], i)
         return [final if is_end else row for row, final, is_end in zip(rows, finals, ended, strict=True)]
     each = [info] * n if info is None or isinstance(info, Mapping) else list(info)
     for one in each:
@@ -448,6 +451,8 @@ def what_is_read(env: VecEnv) -> dict[str, Any]:
         * `entries`: all other entries by name, with the shape of a Box, or a description of another space;
         * `pairs`: the names of the columns of `pairs` if the environments give them (`pair_feature_names`), else their
           number; None if there are none;
+        * `progress`: the names of the columns of the entry `progress`, if the environments give them
+          (`progress_names`). Agents that were saved by earlier versions lack this entry, and then it is not compared;
         * `job_fields`: if the environments have this attribute;
         * `prior_sources`: if the environments name sources of a prior among the columns of `pairs`, a description of
           each by name;
@@ -471,6 +476,9 @@ def what_is_read(env: VecEnv) -> dict[str, Any]:
     if pairs is not None:
         names = attribute_of(env, "pair_feature_names")
         read["pairs"] = list(names) if names else (pairs.shape or (0, 0))[1]
+    if (progress := space.spaces.get(PROGRESS)) is not None and (names := attribute_of(env, "progress_names")):
+        # Names of another number of columns are those beneath a wrapper that changes `progress`.
+        read |= {"progress": list(names)} if progress.shape == (len(names),) else {}
     fields = attribute_of(env, "job_fields")
     if fields is not None:
         read["job_fields"] = list(fields)

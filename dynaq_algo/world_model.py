@@ -174,10 +174,15 @@ def check_world_model(name: str, given: Iterable[str], relabel: bool, planning: 
 
     Raises:
         ValueError: If the name is unknown, if rewards are to be relabelled for a model that learns each reward once,
-            or if a model of transitions is to plan in the background.
+            or if a model of transitions is to plan in the background or gets a `gamma` of its own.
         TypeError: If an argument is unknown.
     """
     refuse_other_choice("world_model", name, tuple(WORLD_MODELS))
+    if name == "transitions" and "gamma" in given:
+        raise ValueError(
+            "`world_model_kwargs` must not have `gamma`, because the model discounts as the agent does: give it to the "
+            "agent, `DynaQ(gamma=...)`."
+        )
     refuse_unknown_kwargs("world_model_kwargs", WORLD_MODELS[name], given)
     if relabel and name != "network":
         raise ValueError(

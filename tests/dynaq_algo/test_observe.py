@@ -209,6 +209,33 @@ def test_the_infos_of_episodes_that_were_reset_in_the_same_step_are_those_of_the
     np.testing.assert_array_equal(model.replay_buffer.applicants(np.arange(2)), applicants)
 
 
+@pytest.mark.parametrize("of_sb3", [False, True])
+def test_what_follows_the_last_step_of_an_episode_is_no_reset(of_sb3):
+    envs = ToyVectorEnv(2, max_episode_steps=2)
+    obs, _ = envs.reset(seed=0)
+    for _ in range(2):
+        before = obs
+        obs, rewards, terminated, truncated, infos = envs.step(np.zeros(2, int))
+    last = np.stack([final["user"] for final in infos["final_obs"]])
+    assert truncated.all() and not terminated.any() and (last != obs["user"]).any(axis=1).all()
+    if of_sb3:
+        infos = [{"terminal_observation": final} for final in infos["final_obs"]]
+    model = agent(kind="background")
+    shown = obs["user"].copy()
+    model.observe(before, np.zeros(2, int), rewards, obs, terminated, infos)
+    stored = model.replay_buffer.state_rows(model.replay_buffer[np.arange(2)].next_state_id)
+    np.testing.assert_array_equal(stored, last)
+    np.testing.assert_array_equal(obs["user"], shown)
+
+
+def test_what_follows_the_end_may_be_anything():
+    obs, action, reward, *_ = answers(1)[0]
+    model = agent(kind="background")
+    info = {"terminal_observation": {**obs, "user": np.full(3, np.nan, np.float32)}}
+    model.observe(obs, action, reward, obs, True, info)
+    assert len(model.replay_buffer) == 1
+
+
 def test_ends_may_be_a_tensor():
     obs, action, reward, next_obs, *_ = batch(answers(2))
     model = agent()

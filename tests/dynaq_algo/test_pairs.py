@@ -298,6 +298,13 @@ def test_an_agent_without_an_environment_is_refused_when_it_first_crosses(tmp_pa
     assert len(loaded.plan(16)) == loaded.planning_steps
 
 
+def test_a_function_that_does_not_give_what_is_shown_is_refused():
+    given = {"planning_source": "crossed", "pair_features": lambda people, jobs: pair_table()[people, jobs, ::-1]}
+    with pytest.raises(ValueError, match=r"`pair_features` must give the `pairs` that observations show, but it gives"):
+        agent(make_toy(pairs=True, ids=True), **given).learn(70)
+    agent(make_toy(pairs=True, ids=True), **given, planning_steps=0).learn(70)
+
+
 def test_an_answer_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"must answer \d+ pairs with \(\d+, 2\) numbers.*It gave \(\d+, 1\)\."):
         agent(

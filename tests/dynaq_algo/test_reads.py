@@ -26,6 +26,15 @@ class Telling(ToyEnv):
             self.job_fields = job_fields
 
 
+class Moving(ToyEnv):
+    """Shows `progress`, and says what its columns are."""
+
+    def __init__(self, *names, n=2):
+        super().__init__()
+        self.progress_names = names
+        self.observation_space = spaces.Dict({**self.observation_space.spaces, "progress": spaces.Box(0, 1, (n,))})
+
+
 class WithContext(ToyEnv):
     """Shows another entry, of which nothing but the space is needed here."""
 
@@ -235,6 +244,26 @@ def test_a_checkpoint_is_refused_alike(tmp_path):
 def test_what_nobody_told_before_is_no_mismatch():
     loaded = DynaQ.load(saved(agent()), Telling(job_fields=["title"]), device="cpu")
     assert loaded.reads["job_fields"] == ["title"]
+
+
+def test_other_columns_of_progress_are_refused():
+    model = agent(Moving("level", "patience"), bootstrap="max")
+    other = Moving("level", "steps_left")
+    message = r"`progress` was \['level', 'patience'\], and is \['level', 'steps_left'\]"
+    with pytest.raises(ValueError, match=message):
+        model.set_env(other)
+    with pytest.raises(ValueError, match=message):
+        DynaQ.load(saved(model), other, device="cpu")
+    with pytest.raises(ValueError, match=message):
+        linear_bandit(Moving("level", "patience")).set_env(other)
+
+
+@pytest.mark.parametrize("names", [(), ("level", "experience", "patience")])
+def test_columns_of_progress_need_no_names_and_have_none_if_a_wrapper_changed_their_number(names):
+    model = agent(Moving(*names), bootstrap="max")
+    assert "progress" not in model.reads
+    loaded = DynaQ.load(saved(model), Moving("level", "patience"), device="cpu")  # as in files of earlier versions
+    assert loaded.reads["progress"] == ["level", "patience"]
 
 
 def test_a_mask_may_come_or_go():

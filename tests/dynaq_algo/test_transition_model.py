@@ -14,7 +14,7 @@ from stable_baselines3.common.logger import configure
 
 from dynaq_algo import DynaQ, DynaQCheckpoint, context_values, transition_model
 from dynaq_algo.context_values import ContextValues
-from dynaq_algo.outcome_inputs import GRID
+from dynaq_algo.outcome_inputs import GRID, OutcomeInputs
 from dynaq_algo.transition_model import TransitionModel
 
 
@@ -113,6 +113,109 @@ def test_only_sets_at_a_progress_where_they_were_not_shown_are_asked_about(sourc
     model.learn(250, log_interval=10**9)
     assert bool(asked) == asks
     assert mean_return(model) > 5
+
+
+def shown_otherwise(change, env=None):
+    """A ladder behind an observation wrapper, `change(observation) -> entries`."""
+    env = ladder() if env is None else env
+    return gym.wrappers.TransformObservation(env, lambda obs: {**obs, **change(obs)}, env.observation_space)
+
+
+def turned(obs):
+    return {"pairs": 1 - obs["pairs"]}
+
+
+class Refusing(Ladder):
+    def pair_features(self, applicant_ids, job_ids, progress=None):
+        raise ValueError("`progress` must be numbers (..., 2)")
+
+
+class Longer(Ladder):
+    def pair_features(self, applicant_ids, job_ids, progress=None):
+        return np.repeat(super().pair_features(applicant_ids, job_ids), 2, axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("make", "how"),
+    [
+        (lambda: shown_otherwise(turned), "it gives [01] in column 0, and [01] was shown"),
+        (lambda: gym.wrappers.TimeLimit(Refusing(), 12), r"it refuses what was shown \(`progress` must be numbers"),
+        (
+            lambda: gym.wrappers.TimeLimit(Longer(), 12),
+            r"it gives numbers of the shape \(1, 4, 2\), and \(1, 4, 1\) were shown",
+        ),
+    ],
+    ids=["other numbers", "refused", "another shape"],
+)
+def test_pairs_are_imagined_as_they_were_shown_where_the_environment_computes_others(make, how):
+    with pytest.warns(UserWarning, match=rf"`pair_features` does not give the `pairs` that are shown: {how}"):
+        model = agent(make()).learn(30, log_interval=10**9)
+    visited = agent(make(), planning_source="visited").learn(30, log_interval=10**9)
+    np.testing.assert_array_equal(model.q_values(observation(0)), visited.q_values(observation(0)))
+    assert not model._plans_by_asking
+    model.set_env(ladder())
+    assert model._plans_by_asking
+
+
+def test_a_wrapper_that_leaves_pairs_and_progress_as_they_are_changes_nothing_in_planning():
+    model, asked = agent(shown_otherwise(lambda obs: {"applicant": 2 * obs["applicant"]})), []
+    ask = model.replay_buffer.pair_features
+    model.replay_buffer.pair_features = lambda *pairs: (asked.append(pairs), ask(*pairs))[1]
+    model.learn(30, log_interval=10**9)
+    assert model._plans_by_asking and len(asked) > 30
+
+
+def test_a_function_that_computes_other_pairs_is_refused_and_one_that_computes_the_same_is_not():
+    env = shown_otherwise(turned)
+    agent(env, pair_features=lambda *pairs: 1 - Ladder().pair_features(*pairs)).learn(10, log_interval=10**9)
+    with pytest.raises(ValueError, match=r"`pair_features` must give the `pairs` that observations show, but it gives"):
+        agent(env, pair_features=Ladder().pair_features).learn(10, log_interval=10**9)
+
+
+def test_a_checkpoint_knows_that_the_environment_computes_other_pairs(tmp_path):
+    def make():
+        return shown_otherwise(lambda obs: turned(obs) if obs["progress"][0] == 1 else {})
+
+    with pytest.warns(UserWarning, match="`pair_features` does not give the `pairs` that are shown"):
+        model = agent(make()).learn(60, log_interval=10**9)
+    model.save_checkpoint(tmp_path / "checkpoint")
+    resumed = DynaQ.load_checkpoint(tmp_path / "checkpoint", make())
+    for one in (model, resumed):
+        one.learn(20, reset_num_timesteps=False, log_interval=10**9)
+    np.testing.assert_array_equal(resumed.q_values(observation(0)), model.q_values(observation(0)))
+
+
+def test_progress_beyond_its_bounds_is_refused_as_an_answer():
+    model = agent()
+    within, beyond = observation(0), {**observation(0), "progress": np.array([2.0], np.float32)}
+    for name, shown, following in (("observation", beyond, within), ("next_obs", within, beyond)):
+        message = rf"`{name}` must hold `progress` within the bounds .*, \[0.0\] to \[1.0\], row 0 has \[2.0\]"
+        with pytest.raises(ValueError, match=message):
+            model.observe(shown, 0, 1.0, following)
+    assert len(model.replay_buffer) == 0
+    model.observe(within, 0, 1.0, beyond, terminated=True)
+    assert len(model.replay_buffer) == 1
+
+
+def test_the_model_discounts_as_the_agent_does():
+    with pytest.raises(ValueError, match=r"`world_model_kwargs` must not have `gamma`.*`DynaQ\(gamma=...\)`"):
+        agent(world_model_kwargs={"gamma": 2.0})
+    model = agent().learn(40, log_interval=10**9)
+    obs = observation(0)
+    assert (model.q_values(obs) != model.predict_reward(obs)).any()
+    model.gamma = 0.0
+    model.learn(1, reset_num_timesteps=False, log_interval=10**9)
+    np.testing.assert_array_equal(model.q_values(obs), model.predict_reward(obs))
+
+
+def test_a_file_of_an_earlier_version_keeps_the_discount_of_its_model(tmp_path):
+    model = agent(gamma=0.5).learn(40, log_interval=10**9)
+    model.gamma, model.world_model_kwargs = 0.97, {"gamma": 0.5}
+    model.save(tmp_path / "agent.zip")
+    loaded = DynaQ.load(tmp_path / "agent.zip", ladder())
+    assert (loaded.gamma, loaded.world_model.gamma, loaded.world_model_kwargs) == (0.5, 0.5, {})
+    np.testing.assert_array_equal(loaded.q_values(observation(0)), model.q_values(observation(0)))
+    assert DynaQ.load(tmp_path / "agent.zip", ladder(), gamma=0.3).world_model.gamma == 0.3
 
 
 def test_double_values_what_is_chosen_by_a_copy_of_the_model():
@@ -610,3 +713,31 @@ def test_components_of_actions_are_loaded_as_they_were(tmp_path):
     again = DynaQ.load(tmp_path / "agent.zip").world_model.inputs.in_components
     assert again.abs().sum() > 0
     np.testing.assert_array_equal(again.numpy(), model.world_model.inputs.in_components.numpy())
+
+
+def test_many_actions_are_met_without_a_copy_of_all_and_kept_without_their_vectors():
+    model = agent(gym.wrappers.TimeLimit(Careers(), 10)).learn(120, log_interval=10**9)
+    inputs = model.world_model.inputs
+    n, kept = inputs.n_actions, inputs._in_components
+    model.learn(1, reset_num_timesteps=False, log_interval=10**9)
+    assert inputs.n_actions == n + 3 and inputs._in_components is kept
+    assert len(inputs.get_state()["vectors"]) == 0
+
+
+@pytest.mark.parametrize("components", [0, 4])
+@pytest.mark.parametrize("n", [100, 300])
+def test_actions_are_known_again_also_from_a_file_of_an_earlier_version(n, components):
+    features = agent().policy.features
+    whole = OutcomeInputs(features, 1, components)
+    vectors = th.as_tensor(np.random.default_rng(0).normal(size=(600, DIM)).astype(np.float32))
+    whole._meet(vectors[:n])
+    state = whole.get_state()
+    earlier = {**{name: values for name, values in state.items() if name != "keys"}, "vectors": vectors[:n]}
+    whole._meet(vectors)
+    for saved in (state, earlier):
+        again = OutcomeInputs(features, 1, components)
+        again.set_state(saved)
+        again._meet(vectors)
+        assert again.actions_of(vectors).tolist() == list(range(1, 601))
+        assert again.in_components.shape == (601, components) and not again.in_components[0].any()
+        th.testing.assert_close(again.in_components, whole.in_components, atol=0, rtol=0)
