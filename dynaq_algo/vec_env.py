@@ -556,7 +556,9 @@ def _same(one: Any, other: Any) -> bool:
     """Whether two options are equal, arrays in them included."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
-    return np.array_equal(one, other)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):  # rows need not be of equal length
+        return len(one) == len(other) and all(map(_same, one, other))
+    return one is other or np.array_equal(one, other)
 
 
 def _stacked(name: str, values: Sequence[Any]) -> np.ndarray:

@@ -140,18 +140,17 @@ def _refuse_unread(form: str, behaviour: str, overrides: Iterable[str]) -> None:
     Raises:
         SystemExit: For the first such option.
     """
-    if form == "npz":
-        why = "is for format=minari. With format=npz, `split` and `job_split` choose people and jobs"
-        reasons = dict.fromkeys(_OF_EPISODES, why)
-    else:
-        why = "is for format=npz. With format=minari, `env.split` and `env.job_split` choose people and jobs"
-        reasons = dict.fromkeys(_OF_PAIRS, why)
-        if behaviour not in BEHAVIOURS and Path(behaviour).exists():
-            why = f"is not read with behaviour={behaviour}: a run plays on its own market, environment and reward"
-            reasons |= dict.fromkeys(("market", *_OF_THE_TASK), why)
+    of_others = {"npz": _OF_EPISODES, "minari": _OF_PAIRS}[form]
+    reasons = dict.fromkeys(of_others, f"is for format={'minari' if form == 'npz' else 'npz'}")
+    for split in ("split", "job_split"):
+        given, here = (f"env.{split}", split) if form == "npz" else (split, f"env.{split}")
+        reasons[given] = f"chooses nothing with format={form}, where `{here}` does"
+    if form == "minari" and behaviour not in BEHAVIOURS and Path(behaviour).exists():
+        why = f"is not read with behaviour={behaviour}: a run plays on its own market, environment and reward"
+        reasons |= dict.fromkeys(("market", *_OF_THE_TASK), why)
     for override in overrides:
         place = override.lstrip("+~").partition("=")[0]
-        if reason := reasons.get(re.split(r"[.@]", place)[0]):
+        if reason := reasons.get(place) or reasons.get(re.split(r"[.@]", place)[0]):
             raise SystemExit(f"error: `{place}` {reason}.")
 
 

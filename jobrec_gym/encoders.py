@@ -513,23 +513,25 @@ class CachedEncoder:
 
     def _merge_small(self) -> None:
         while len(self._small) >= _MERGED:
-            keys: dict[bytes, None] = {}
-            for file, some in self._small[-_MERGED:]:
-                # Only what is deleted here is written anew, so no text is kept twice. A process that is killed between
-                # the two loses a few seconds of work.
-                with contextlib.suppress(OSError):  # another process has merged it, or this user may not delete it
-                    file.unlink()
-                    keys.update(dict.fromkeys(some))
+            merged = self._small[-_MERGED:]
             del self._small[-_MERGED:]
-            if keys:
-                self._write_shard(list(keys), np.stack([self._rows[key] for key in keys]))
+            keys = list(dict.fromkeys(key for _, some in merged for key in some))
+            written = self._write_shard(keys, np.stack([self._rows[key] for key in keys]))
+            if written is None:
+                return
+            for file, _ in merged:
+                if file != written:  # files of equal texts may be one
+                    with contextlib.suppress(OSError):  # another process has merged it, or this user may not delete it
+                        file.unlink()
 
-    def _write_shard(self, keys: list[bytes], vectors: Vectors) -> None:
+    def _write_shard(self, keys: list[bytes], vectors: Vectors) -> Path | None:
+        """Keeps vectors in memory and in a file; ``None`` if the file cannot be written."""
         buffer = io.BytesIO()
         rows = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), -1)
         np.savez(buffer, keys=rows, vectors=vectors, format=np.array(_FORMAT), written_by=np.array(written_by()))
         data = buffer.getvalue()
         file = self.folder / f"{hashlib.sha256(data).hexdigest()}.npz"
+        is_kept = True
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             handle, scratch = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
@@ -541,11 +543,13 @@ class CachedEncoder:
                 Path(scratch).unlink(missing_ok=True)
                 raise
         except OSError as error:
+            is_kept = False
             logger.warning(
                 "vectors could not be kept in %s (%s); they are encoded again next time.", self.folder, error
             )
         self._seen.add(file.name)
         self._remember(file, keys, vectors)
+        return file if is_kept else None
 
     def _remember(self, file: Path, keys: list[bytes], vectors: Vectors) -> None:
         if len(keys) < _MERGED:

@@ -489,6 +489,15 @@ def _asked_once(judge: UserSimulator | BoundSimulator | SimulatorSpec, log: Inte
     pairs, place = np.unique(np.repeat(log.applicant_ids, log.sizes) * n_jobs + log.shown_ids, return_inverse=True)
     applicants, jobs = np.divmod(pairs, n_jobs)
     bound: Any = judge if isinstance(judge, BoundSimulator) else bound_simulator(make_simulator(judge), log.market)
+    market = getattr(bound, "market", log.market)
+    if not all(
+        np.array_equal(one.keys, other.keys)
+        for one, other in zip((market.applicants, market.jobs), (log.market.applicants, log.market.jobs), strict=True)
+    ):
+        raise ValueError(
+            f"`judge` is bound to market {market.name!r}, whose people or jobs are others than those of the log: give "
+            "the simulator itself."
+        )
     if hasattr(bound, "expected_reward") and getattr(bound, "draws", True):
         rewards: Floats = bound.expected_reward(applicants, jobs)
     else:

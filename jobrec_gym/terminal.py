@@ -98,10 +98,12 @@ def output_may_fail(goes_on: bool = False) -> Iterator[None]:
         with suppress(OSError):
             sys.stdout.reconfigure(errors="backslashreplace")
     has_ended = False
+    ending: SystemExit | None = None
     try:
         try:
             yield
-        except SystemExit:
+        except SystemExit as error:
+            ending = error
             _flush()
             raise
         has_ended = True
@@ -117,7 +119,7 @@ def output_may_fail(goes_on: bool = False) -> Iterator[None]:
                 os.dup2(nowhere, sys.stderr.fileno())
             if has_ended:
                 return
-            raise
+            raise (ending or error) from None
         if isinstance(error, BrokenPipeError):
             raise SystemExit(1) from None
         raise SystemExit(f"error: the output cannot be written: {error.strerror}. Write it to another place.") from None

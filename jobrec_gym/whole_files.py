@@ -128,10 +128,10 @@ def read_whole(path: str | os.PathLike[str], read: Callable[[], T], error: type[
             try:
                 found = read()
             except Exception:
-                if _identity(folder) == before:
+                if _is_still(folder, before):
                     raise
                 continue
-            if _identity(folder) == before:
+            if _is_still(folder, before):
                 return found
     raise error(f"{folder} is replaced by another process again and again; read it when that process has ended.")
 
@@ -202,6 +202,14 @@ def _identity(folder: Path | int) -> tuple[int, int] | None:
     except (OSError, ValueError):  # a path with a NUL is a ValueError
         return None
     return state.st_dev, state.st_ino
+
+
+def _is_still(folder: Path, before: tuple[int, int] | None) -> bool:
+    """Whether a folder is the one that it was, or is still not there."""
+    if before is not None:
+        return _identity(folder) == before
+    with _alone(folder):  # a writer that replaces it has moved the old folder away for a moment
+        return _identity(folder) is None
 
 
 def _put_back(folder: Path) -> None:

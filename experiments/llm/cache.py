@@ -9,6 +9,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from experiments.runs.command import command
+from experiments.runs.folders import RunError
+from experiments.runs.numbers import MOST, require_whole
 from experiments.runs.tables import format_table
 from jobrec_gym.simulators.cache import BUDGETED
 from jobrec_gym.simulators.stores import is_server, open_cache
@@ -34,13 +36,15 @@ def main(cfg: DictConfig) -> None:
     if cfg.import_from is None and not is_server(cfg.path) and not Path(cfg.path).is_file():
         raise SystemExit(f"error: `path` must be a cache that exists, got {cfg.path!r}.")
     try:
+        require_whole("max_bytes", cfg.max_bytes, 1, MOST, optional=True)
         cache = open_cache(cfg.path)
         if cfg.import_from is not None:
-            print(f"{cache.import_(cfg.import_from):,} new answers from {cfg.import_from}")
+            limit = {} if cfg.max_bytes is None else {"max_bytes": int(cfg.max_bytes)}
+            print(f"{cache.import_(cfg.import_from, **limit):,} new answers from {cfg.import_from}")
         if cfg.export_to is not None:
             print(f"{cache.export(cfg.export_to):,} answers to {cfg.export_to}")
         summary, budgets = cache.summary(), cache.budgets()
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, RunError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
     print(_table(summary, _COLUMNS) if summary else "no answers yet")
     print(f"\n{_ABOUT_CALLS}\n\n{_table(budgets, BUDGETED)}" if budgets else "\nno calls yet")

@@ -41,6 +41,7 @@ __all__ = [
     "clear_run",
     "commit_of_checkout",
     "commits_by",
+    "config_text",
     "file_of_sqlite",
     "find_runs",
     "flat_config",
@@ -439,7 +440,12 @@ def of_the_system(error: OSError, where: Path | None = None) -> str:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Writes a resolved config.
+    """Writes a resolved config; raises as :func:`config_text`."""
+    write_text(folder / CONFIG, config_text(config))
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """A resolved config as the text of its file.
 
     A comment before it says the format, the version that wrote it, and how many lines follow.
 
@@ -453,7 +459,7 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
             "longest lists."
         )
     lines = text.count("\n")
-    write_text(folder / CONFIG, f"# {RUN_FORMAT}, written by {written_by()}, {lines} lines follow\n{text}")
+    return f"# {RUN_FORMAT}, written by {written_by()}, {lines} lines follow\n{text}"
 
 
 def write_json(path: Path, content: Mapping[str, Any], kind: str = RESULTS_FORMAT) -> None:

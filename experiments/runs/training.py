@@ -29,6 +29,7 @@ from experiments.runs.datasets import cosine_pairs, load_dataset, to_pretrain
 from experiments.runs.folders import (
     BEFORE,
     CHECKPOINT,
+    CONFIG,
     METRICS,
     MODEL,
     PRETRAIN,
@@ -40,6 +41,7 @@ from experiments.runs.folders import (
     changed_keys,
     clear_run,
     commit_of_checkout,
+    config_text,
     flat_config,
     has_config,
     is_finished,
@@ -50,6 +52,7 @@ from experiments.runs.folders import (
     table_digests,
     write_config,
     write_json,
+    write_text,
 )
 from experiments.runs.interrupts import Waiting, held
 from experiments.runs.recording import LearningCurve, LearningProgress, keep_rows, rows_until
@@ -90,12 +93,13 @@ def run_training(setup: Setup, folder: Path, overrides: Sequence[str] = (), wait
         _rename(folder, setup.config.get("name"))
         _tell_finished(folder)
         return read_run(folder).summary
+    before = changed_keys(folder, setup.config)
     try:
         with lock_run(folder, waits) as has_waited:
             # Another process may have finished the run between the first check and the lock.
             if setup.resume and is_finished(folder, setup.config):
                 _tell_finished(folder)
-            elif has_waited and (changed := changed_keys(folder, setup.config)):
+            elif has_waited and (changed := changed_keys(folder, setup.config)) and changed != before:
                 raise RunError(
                     f"another process was in this folder: {folder}. It has a run of another config now, with other "
                     f"{', '.join(changed)}. Choose another folder, or give the command again to replace that run."
@@ -136,8 +140,9 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
     else:
         model = setup.algorithm.make(env)
         dataset = _pretraining_data(setup, env)
-    # The folder is changed only after this line: a config that cannot be built and a tracker that cannot begin destroy
-    # nothing.
+    text = config_text(config)
+    # The folder is changed only after this line: a config that cannot be built or written, and a tracker that cannot
+    # begin, destroy nothing.
     with _logger(setup, folder, goes_on) as logger:
         if goes_on:
             (folder / SUMMARY).unlink(missing_ok=True)
@@ -145,7 +150,7 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
         else:
             _warn_of_another_run(folder, config)
             clear_run(folder)
-        write_config(folder, config)
+        write_text(folder / CONFIG, text)
         logger.output_formats[:0] = _tables(folder, model.num_timesteps if goes_on else None)
         model.set_logger(logger)
         if dataset is not None:

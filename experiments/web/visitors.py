@@ -172,9 +172,11 @@ def _patterns(name: str, text: str) -> Iterator[str]:
 
 
 def _street(words: Sequence[str]) -> str:
-    """A regular expression for the words of a street. Its last word may be abbreviated: "Elm St", "Hauptstr"."""
+    """A regular expression for the words of a street. Its last word may lack letters: "Elm St", "Hauptstr"."""
     *first, last = words
-    return " ".join([*first, rf"{last[0]}\w*"]) if first else f"{last.removesuffix('asse')}(?:asse)?"
+    if not first:
+        return f"{last.removesuffix('asse')}(?:asse)?"
+    return " ".join([*first, last[0] + "".join(f"{letter}?" for letter in last[1:])])
 
 
 def _spans(text: str) -> Iterator[str]:

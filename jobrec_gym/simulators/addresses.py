@@ -51,7 +51,8 @@ _PUBLIC = {
     "integrate.api.nvidia.com",
     "openrouter.ai",
 }
-"""Hosts of providers. A variable that names one of them says what holds without it too."""
+"""Hosts of providers. A variable that names one of them says what holds without it too. OpenAI's is not among them,
+because it was in the keys of answers before the others were."""
 
 
 def address_of(model: str, api_base: str | None = None) -> str | None:
@@ -62,7 +63,7 @@ def address_of(model: str, api_base: str | None = None) -> str | None:
         api_base: The address, if it was given. Otherwise it comes from the provider's environment variable.
 
     Returns:
-        ``None`` for the provider's own address.
+        ``None`` if neither an argument nor a variable gives an address, or if a variable gives one of :data:`_PUBLIC`.
     """
     if api_base is None:
         # litellm is not asked: a replay needs no litellm, and its import takes seconds.

@@ -350,7 +350,7 @@ class AnswerStore(ABC):
                 continue
             answer = _checked(row, number, path)
             said = {name: text for name, text in asdict(answer).items() if isinstance(text, str)}
-            n_bytes += sum(map(len, said.values()))
+            n_bytes += sum(len(text.encode(errors="surrogatepass")) for text in said.values())
             if n_bytes > max_bytes:
                 raise _too_large(path, max_bytes)
             texts: dict[str, Any] = {name: shared.setdefault(text, text) for name, text in said.items()}
@@ -445,8 +445,8 @@ def _parquet_rows(path: str | os.PathLike[str], max_bytes: int) -> Iterator[dict
 
 def _too_large(path: str | os.PathLike[str], max_bytes: int) -> ValueError:
     return ValueError(
-        f"{os.fspath(path)} has texts of more than {max_bytes:,} bytes together: give `import_` a larger `max_bytes`, "
-        "or import the answers in several files."
+        f"{os.fspath(path)} has texts of more than {max_bytes:,} bytes together: give a larger `max_bytes` if you know "
+        "where the file comes from."
     )
 
 

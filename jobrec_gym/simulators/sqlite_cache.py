@@ -57,6 +57,7 @@ CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 _EARLIER_LACK = re.compile(r",crc(INTEGER)?(?=\))")
 """The part of the tables that files of earlier releases do not have."""
+_OF_ANALYZE = re.compile(r"CREATE TABLE sqlite_stat\d\([\w,]+\)")
 _PATIENCE = 30.0
 """Seconds that one process waits for another's write."""
 _BATCH = 500  # SQLite allows 999 placeholders in old builds
@@ -377,7 +378,9 @@ def _require_plain(connection: sqlite3.Connection, path: str) -> None:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
         for kind, name, statement in connection.execute("SELECT type, name, sql FROM sqlite_master"):
-            # SQLite makes an index of its own for a primary key, without a statement.
+            # SQLite makes an index of its own for a primary key, without a statement, and tables for `ANALYZE`.
+            if kind == "table" and _OF_ANALYZE.fullmatch(statement or ""):
+                continue
             if kind not in ("table", "index") or (statement is not None and _plain(statement) not in known):
                 raise ValueError(
                     f"{path} has the {kind:.20} {name!r:.40}, which no cache of answers has: use an unchanged copy, or "

@@ -268,6 +268,7 @@ def test_environments_that_get_the_same_options_take_equal_ones_only():
     env.set_options({"level": np.arange(3)})
     env.reset()
     assert env.vector_env.options["level"].tolist() == [0, 1, 2]
+    env.set_options([{"groups": [[1], [2, 3]]} for _ in range(2)])
     for other in (np.arange(3) + 1, np.arange(2)):
         with pytest.raises(ValueError, match="must be equal for all environments of .*Make a DummyVecEnv"):
             env.set_options([{"level": np.arange(3)}, {"level": other}])

@@ -510,6 +510,14 @@ def test_a_street_of_one_word_is_private_when_abbreviated(pages, address, skill)
     assert person_of_resume(json.dumps(resume).encode(), pages[0].market).hard == ("SQL",)
 
 
+@pytest.mark.parametrize(
+    ("address", "skill"), [("1 Machine Lane", "machine learning"), ("1 Customer Street", "customer service")]
+)
+def test_a_word_that_only_begins_like_that_of_a_street_is_kept(pages, address, skill):
+    resume = {"basics": {"location": {"address": address}}, "skills": ["SQL", skill]}
+    assert person_of_resume(json.dumps(resume).encode(), pages[0].market).hard == ("SQL", skill)
+
+
 def test_skills_that_are_only_like_something_private_are_kept(pages):
     skills = ("Elm", "ISO 9001:2015", "12 factor apps", "code review", "C++", "dev tools", "good at SQL", "555 timers")
     resume = {"basics": PRIVATE, "skills": list(skills)}

@@ -25,6 +25,10 @@ def test_it_prints_what_is_in_a_cache_and_moves_answers(tmp_path):
     assert done.stdout.endswith("\nno calls yet\n")
     done = run_command("llm.cache", f"path={tmp_path}/b.sqlite", f"import_from={tmp_path}/a.jsonl")
     assert "1 new answers from" in done.stdout
+    done = run_command("llm.cache", f"path={tmp_path}/b.sqlite", f"import_from={tmp_path}/a.jsonl", "max_bytes=9")
+    assert done.returncode == 1 and "texts of more than 9 bytes together: give a larger `max_bytes`" in done.stderr
+    done = run_command("llm.cache", f"path={tmp_path}/b.sqlite", "max_bytes=0")
+    assert "error: `max_bytes` must be 1 or more or null, got 0." in done.stderr
 
 
 def test_it_prints_what_all_calls_cost_also_those_without_an_answer(tmp_path):

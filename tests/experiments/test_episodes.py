@@ -284,15 +284,11 @@ def test_a_description_says_what_was_played(store, config):
 @pytest.mark.parametrize(
     ("form", "behaviour", "given", "said"),
     [
-        ("minari", "random", "split=test", "`split` is for format=npz. With format=minari, `env.split` and"),
+        ("minari", "random", "split=test", "`split` chooses nothing with format=minari, where `env.split` does."),
         ("minari", "cosine", "vectors=true", "`vectors` is for format=npz"),
-        (
-            "npz",
-            "random",
-            "n_episodes=3",
-            "`n_episodes` is for format=minari. With format=npz, `split` and `job_split`",
-        ),
-        ("npz", "random", "++env.split=test", "`env.split` is for format=minari"),
+        ("npz", "random", "n_episodes=3", "`n_episodes` is for format=minari."),
+        ("npz", "random", "++env.split=test", "`env.split` chooses nothing with format=npz, where `split` does."),
+        ("npz", "random", "env.observation=ids", "`env.observation` is for format=minari."),
         ("npz", "random", "env=career", "`env` is for format=minari"),
         ("minari", ".", "env.split=test", "`env.split` is not read with behaviour="),
         ("minari", ".", "market=recorded", "`market` is not read with behaviour="),

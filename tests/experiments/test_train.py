@@ -309,6 +309,28 @@ def test_a_run_of_a_sweep_does_not_replace_what_it_has_waited_for(small, tmp_pat
             twin.result()
 
 
+def test_a_run_of_a_sweep_replaces_what_was_there_before_it_waited(small, tmp_path, monkeypatch):
+    waiting = threading.Event()
+    monkeypatch.setattr(folders, "print", lambda *words, **options: waiting.set(), raising=False)
+    setups = [build.build(small("algo=random", f"seed={seed}")) for seed in range(2)]
+    training.run_training(setups[1], tmp_path / "run")
+    with ThreadPoolExecutor(1) as other:
+        with lock_run(tmp_path / "run"):  # of a process that changes nothing
+            twin = other.submit(training.run_training, setups[0], tmp_path / "run", waits=True)
+            assert waiting.wait(60)
+        twin.result()
+    assert folders.read_run(tmp_path / "run").config["seed"] == 0
+
+
+def test_a_config_that_cannot_be_written_destroys_nothing(small, tmp_path, monkeypatch):
+    setups = [build.build(small("algo=random", f"seed={seed}")) for seed in range(2)]
+    training.run_training(setups[0], tmp_path / "run")
+    monkeypatch.setattr(folders, "_MOST_OF_A_CONFIG", 100)
+    with pytest.raises(RunError, match="must have at most 100 characters"):
+        training.run_training(setups[1], tmp_path / "run")
+    assert (tmp_path / "run" / "model.zip").is_file() and (tmp_path / "run" / "summary.json").is_file()
+
+
 def test_a_folder_that_is_removed_before_its_lock_is_free_is_made_and_locked_again(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()

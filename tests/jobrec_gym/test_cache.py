@@ -368,6 +368,15 @@ def test_a_file_with_more_than_the_tables_of_a_cache_is_refused(how, is_writable
         assert as_nobody(refuses)
 
 
+def test_a_file_that_sqlite_has_analysed_is_opened(tmp_path):
+    path = tmp_path / "answers.sqlite"
+    AnswerCache(path).put(answer())
+    connection = sqlite3.connect(path)
+    connection.execute("ANALYZE")
+    connection.close()
+    assert AnswerCache(path).get([answer().key])
+
+
 def flip(path, before, after):
     """Replaces bytes of a closed file wherever they stand; returns how often they stood there."""
     data = Path(path).read_bytes()

@@ -311,14 +311,19 @@ def test_texts_whose_file_is_merged_while_another_process_reads_are_found(tmp_pa
     assert second.calls == [] and len(shards(tmp_path)) == 2
 
 
-def test_files_that_may_not_be_deleted_are_not_merged(tmp_path, monkeypatch):
+@pytest.mark.parametrize("refused", ["unlink", "replace"])
+def test_files_that_cannot_be_deleted_or_replaced_are_no_loss_and_do_not_pile_up(tmp_path, monkeypatch, refused):
     for text in TEXTS[:8]:
         CachedEncoder(Counting(), tmp_path).encode([text])
     files, encoder = shards(tmp_path), Counting()
     monkeypatch.setattr(encoders, "_MERGED", 8)
-    monkeypatch.setattr(encoders.Path, "unlink", _refused)
+    with monkeypatch.context() as patched:
+        patched.setattr(encoders.Path, refused, _refused)
+        for _ in range(2):
+            CachedEncoder(encoder, tmp_path).encode(TEXTS[:8])
+    assert set(files) <= set(shards(tmp_path)) and len(shards(tmp_path)) == len(files) + (refused == "unlink")
     CachedEncoder(encoder, tmp_path).encode(TEXTS[:8])
-    assert encoder.calls == [] and shards(tmp_path) == files
+    assert encoder.calls == [] and len(shards(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "text"])

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobrec_gym import MarketError, load_market
+from jobrec_gym import MarketError, load_market, whole_files
 from jobrec_gym.market import LabourMarket, verified
-from jobrec_gym.market.folder import is_saved_market, market_folder, read_header, read_tables, write_market
+from jobrec_gym.market.folder import HEADER, is_saved_market, market_folder, read_header, read_tables, write_market
 from jobrec_gym.whole_files import read_whole
 
 
@@ -380,6 +380,25 @@ def test_a_market_that_is_replaced_while_it_is_read_is_read_again(folder, monkey
     monkeypatch.setattr("jobrec_gym.market.labour_market.read_tables", replaced_before)
     assert LabourMarket.load(folder, verify=True).fingerprint() == other.fingerprint()
     assert replaced
+
+
+def test_a_folder_that_is_away_for_a_moment_is_not_said_to_be_missing(folder, monkeypatch):
+    calls, opened = [], whole_files._opened
+
+    def away_at_first(place):
+        if place == folder and not calls:
+            calls.append(place)
+            folder.rename(folder.with_name("elsewhere"))
+        return opened(place)
+
+    def there():
+        found = (folder / HEADER).is_file()
+        if not found:
+            folder.with_name("elsewhere").rename(folder)
+        return found
+
+    monkeypatch.setattr(whole_files, "_opened", away_at_first)
+    assert read_whole(folder, there, MarketError) and calls
 
 
 def test_a_folder_that_is_always_replaced_is_said_to_be(folder, monkeypatch):

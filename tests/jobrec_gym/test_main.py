@@ -234,6 +234,20 @@ def test_what_has_more_to_do_than_to_print_goes_on_without_a_reader(tmp_path, un
     assert (tmp_path / "done").exists()
 
 
+def test_an_error_of_its_own_is_told_also_without_a_reader(tmp_path):
+    program = (
+        "import sys; from jobrec_gym.terminal import output_may_fail; sys.stdin.read()\n"
+        "with output_may_fail(goes_on=True): print(1); raise SystemExit('error: my own')"
+    )
+    environment = {**os.environ, "PYTHONUNBUFFERED": "", "PYTHONPATH": str(Path(__file__).parents[2])}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", program], env=environment, text=True, **pipes) as started:
+        started.stdout.close()
+        started.stdin.close()
+        said = started.stderr.read()
+    assert (started.returncode, said) == (1, "error: my own\n")
+
+
 def test_letters_that_the_output_cannot_encode_are_spelt_out(tmp_path):
     file = tmp_path / "jobs.csv"
     file.write_text("key,hard\n\u00e4,\u7d0d\u54c1\n", encoding="utf-8")

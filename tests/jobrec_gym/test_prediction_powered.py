@@ -197,6 +197,8 @@ def test_what_a_judge_stands_in_place_of_is_refused(log):
         estimate(None, log, judge=lambda applicant_ids, job_ids: Feedback.of(["apply"], [1.0]))
     with pytest.raises(ValueError, match="must be one of .* or 'module:Class', got 'rule'"):
         estimate(None, log, judge={"type": "rule"})
+    with pytest.raises(ValueError, match="`judge` is bound to market 'recorded', whose people or jobs are others"):
+        estimate(None, log, judge=RuleSimulator(seed=0).bind(load_market("recorded")))
 
 
 def test_a_judge_of_two_people_is_refused():

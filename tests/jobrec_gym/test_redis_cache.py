@@ -232,7 +232,9 @@ def test_claims_expire_by_the_servers_clock(address, monkeypatch):
     ],
 )
 def test_another_address_is_refused_and_a_password_not_repeated(where):
-    with pytest.raises(ValueError, match=r"`cache` must be a file, or redis://HOST:6379/0|JOBREC_REDIS_PASSWORD") as caught:
+    with pytest.raises(
+        ValueError, match="`cache` must be a file, or redis://HOST:6379/0|JOBREC_REDIS_PASSWORD"
+    ) as caught:
         cache_place(where)
     assert "secret" not in str(caught.value)
 
