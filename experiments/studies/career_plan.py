@@ -40,7 +40,7 @@ def plan_of(options: Options) -> list[dict[str, Any]]:
     for name in _SECTIONS:
         if not isinstance(options.get(name, {}), Mapping):
             raise RunError(f"`{name}` must be entries with values, {name}={{ENTRY: VALUE}}, got {options[name]!r:.80}.")
-    require_free("env", options["env"], {**SET, "simulator": f"{SET['simulator']}, as +simulator.reach= does"})
+    require_free("env", options.get("env", {}), {**SET, "simulator": f"{SET['simulator']}, as +simulator.reach= does"})
     set_by = {"type": "it is the planted truth", "seed": "it is one of seeds=[...]", "noise": "give noise= instead"}
     require_free("simulator", options.get("simulator", {}), set_by)
     at = list(options["at"])

@@ -222,7 +222,7 @@ def test_what_cannot_be_made_is_told_in_one_line(config, overrides, said):
         ("train", "env.split=tset", "`split` must be one of ('train', 'test', 'all'), got 'tset'. Did you mean test?"),
         ("report", "run=runs", "Did you mean runs?"),
         ("make_dataset", "n_pairs=abc", "`n_pairs` must be 0 or more, got 'abc'."),
-        ("make_dataset", "env.split=test", "`env.split` is for format=minari. With format=npz, `split` and"),
+        ("make_dataset", "env.split=test", "`env.split` chooses nothing with format=npz, where `split` does."),
         ("train", "seed=null", "`seed` must be 0 or more, got null."),
         ("report", "runs=", "`runs` must not be empty text: give a value, or leave runs= out."),
         ("evaluate", "run=", "`run` must not be empty text"),

@@ -159,16 +159,16 @@ def test_a_forked_process_goes_on_with_what_another_thread_was_changing(market):
 
 def test_a_forked_process_leaves_the_answers_of_its_parent(market):
     held = [ByText()]
-    cache = held[0].cache
-    cache.put(answer())
+    held[0].cache.put(answer())
+    place = Path(held[0].cache.path)
     child = os.fork()
     if child == 0:
         held.clear()
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    assert Path(cache.path).is_file()
+    assert place.is_file()
     held.clear()
-    assert not Path(cache.path).parent.exists()
+    assert not place.parent.exists()
 
 
 def answer():
