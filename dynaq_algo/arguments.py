@@ -26,6 +26,7 @@ __all__ = [
     "require_flag",
     "require_names",
     "require_number",
+    "require_planning_gamma",
     "require_row",
     "require_sizes",
     "require_whole",
@@ -279,16 +280,22 @@ def check_learning(given: Mapping[str, Any]) -> None:
         )
 
 
+def require_planning_gamma(gamma: float) -> float:
+    """`gamma` if a model of transitions can plan with it, or raise ValueError."""
+    if not 0 <= gamma < 1:
+        raise ValueError(
+            f'`gamma` must be at least 0 and below 1 with `world_model="transitions"`, got {gamma}: that model plans '
+            "without a last step, so the values of states would grow without end. Use 0.99."
+        )
+    return gamma
+
+
 def _check_learning_transitions(given: Mapping[str, Any]) -> None:
     """Refuse arguments of other world models, which a model of transitions would not read, and a `gamma` of 1.
 
     A model of transitions plans without a last step, so with a `gamma` of 1 the values would grow without end.
     """
-    if given["gamma"] == 1:
-        raise ValueError(
-            '`gamma` must be below 1 with `world_model="transitions"`, got 1: that model plans without a last step, so '
-            "the values of states would grow without end. Use 0.99."
-        )
+    require_planning_gamma(given["gamma"])
     if (source := given["planning_source"]) not in ("visited", "candidates"):
         raise ValueError(
             '`planning_source` must be "visited" or "candidates" with `world_model="transitions"`, got '

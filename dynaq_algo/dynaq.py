@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from dynaq_algo.algorithm import CandidateAlgorithm
-from dynaq_algo.arguments import check_learning, python_numbers, refuse_unknown_kwargs
+from dynaq_algo.arguments import check_learning, python_numbers, refuse_unknown_kwargs, require_planning_gamma
 from dynaq_algo.batches import Batch
 from dynaq_algo.bootstrap import chosen_values, gather_for, values_ahead, warn_of_progress
 from dynaq_algo.forecasts import TransitionForecasts
@@ -376,7 +376,7 @@ class DynaQ(CandidateAlgorithm):
 
     def _learn_ahead(self, model: TransitionModel, gradient_steps: int) -> None:
         """Train the model of transitions `gradient_steps` times, each followed by `planning_steps` planning steps."""
-        model.gamma = self.gamma  # as in SB3, each update takes the present one
+        model.gamma = require_planning_gamma(self.gamma)  # as in SB3, each update takes the present one
         ask = self.replay_buffer.pair_features if self._plans_by_asking else None
         rng, lag = self._rngs["planning"], self.target_update_interval if self.bootstrap == "double" else None
         for _ in range(gradient_steps):

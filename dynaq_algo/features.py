@@ -217,7 +217,8 @@ class BlockwiseFeatures(InteractionFeatures):
         n_pairs: p.
         compared: The columns of the state that are compared with an action; None for all.
         n_blocks: How many blocks.
-        whole: Whether there is also the similarity of all shared entries at once; for two blocks and more.
+        whole: Whether there is also the similarity of all shared entries at once; for two blocks and more. A `prior`
+            has its weight behind those of the blocks, such as `[0.03, 0.03, 0.11]`.
 
     Attributes:
         n_cosines: How many similarities of vectors there are: one for each block and, with `whole`, one more.
@@ -463,8 +464,8 @@ def prior_weights(prior: Sequence[float], features: PairFeatures) -> th.Tensor:
         also = f", and optionally one for each of the {n_pairs} numbers of `pairs`" if n_pairs else ""
         raise ValueError(
             f"`prior` must hold a weight for each of the {max(n - n_pairs, 0)} similarities of "
-            f"{type(features).__name__}{also}, got {prior}. Features with similarities are 'blockwise' (one for "
-            "each block)."
+            f"{type(features).__name__}{also}, got {prior}. Features with similarities are 'blockwise': one for each "
+            "block, and one more with `whole=True`."
         )
     return th.tensor(prior + [0.0] * (n - len(prior)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -210,7 +211,7 @@ class CareerProblem(RecommendationProblem):
         Raises:
             ValueError: If they are not states of these dynamics.
         """
-        names = self.dynamics.names
+        names = tuple(self.dynamics.names)
         states = np.asarray(state.get("progress", ()), dtype=np.int64)
         given = state.get("state_names", names)  # older checkpoints lack the entry
         way_out = "make the environment with the `dynamics` of the saved one"
@@ -219,7 +220,7 @@ class CareerProblem(RecommendationProblem):
                 f"`state` must be that of dynamics with the numbers {names}, got {tuple(given)} with an array of shape "
                 f"{states.shape}: {way_out}."
             )
-        rows = states.reshape(-1, len(names))
+        rows = states.reshape(math.prod(n), len(names))
         shown = np.asarray(self.dynamics.progress(rows))
         wrong = ~((shown >= 0) & (shown <= 1)).all(axis=1)
         if wrong.any():

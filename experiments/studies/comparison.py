@@ -45,6 +45,7 @@ from experiments.studies.study import IN_WORDS, Study
 
 __all__ = ["UNRESOLVED", "Comparison", "Plan", "level_table", "plan_of", "run_missing", "tell"]
 
+_TASK = ("env", "market", "simulator", "setting", "evaluation", "total_timesteps")
 UNRESOLVED = ("define", "variants")
 """Options whose interpolations refer to ``conf/train.yaml``."""
 
@@ -124,7 +125,8 @@ def plan_of(asked: Comparison) -> Plan:
             except RunError as error:
                 errors.setdefault(str(error), []).append(name)
         if made:
-            points[setting] = list(_most_common([tuple(of_learner[0].points) for of_learner in made.values()]))
+            of_each = {name: tuple(of_learner[0].points) for name, of_learner in made.items()}
+            points[setting] = list(_most_common(of_each, learners, asked.reference))
         for name, of_learner in made.items():
             if of_learner[0].points == points[setting]:
                 runs[setting, name] = of_learner
@@ -143,9 +145,22 @@ def plan_of(asked: Comparison) -> Plan:
     return Plan(learners, settings, runs, points)
 
 
-def _most_common(values: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """The value that most have; the first of several such values."""
-    return Counter(values).most_common(1)[0][0]
+def _most_common(
+    of_each: Mapping[str, tuple[Any, ...]], learners: Mapping[str, Learner], reference: str | None
+) -> tuple[Any, ...]:
+    """The value that most learners have.
+
+    Of several such values it is the reference's, or else that of the learner with the fewest overrides of the task.
+    """
+    counts = Counter(of_each.values())
+    most = [name for name, value in of_each.items() if counts[value] == max(counts.values())]
+    return of_each[reference if reference in most else min(most, key=lambda name: _n_of_the_task(learners[name]))]
+
+
+def _n_of_the_task(learner: Learner) -> int:
+    """How many of a learner's overrides concern what is learned, and not how."""
+    keys = (override.lstrip("+~").partition("=")[0] for override in learner.overrides)
+    return sum(key.split(".")[0] in _TASK for key in keys)
 
 
 def _learners(asked: Comparison) -> dict[str, Learner]:
@@ -207,7 +222,7 @@ def tell(plan: Plan, asked: Comparison, command: str) -> None:
     }
     studies: dict[str, Study] = {}
     for setting, points in plan.points.items():
-        if names := _alike(plan, setting):
+        if names := _alike(plan, setting, asked.reference):
             folders = {name: folder / setting / name for name in names}
             studies[setting] = Study.read(folders, asked.seeds, points, asked.reps)
     tables = {setting: _tables(study, asked.reference) for setting, study in studies.items()}
@@ -240,19 +255,19 @@ def tell(plan: Plan, asked: Comparison, command: str) -> None:
     print(f"\nnumbers  {folder / COLDSTART_TABLE}, {folder}/SETTING/{COLDSTART}\nfigure   {folder / COLDSTART_FIGURE}")
 
 
-def _alike(plan: Plan, setting: str) -> list[str]:
+def _alike(plan: Plan, setting: str, reference: str | None) -> list[str]:
     """The learners whose runs in a setting had the same problems, seed by seed. Others are named in a line each."""
     marks = {
         name: tuple(mark_of(_summary_of(run)["references"]) for run in plan.runs[setting, name])
         for name in plan.learners
         if (setting, name) in plan.runs
     }
-    most = _most_common(list(marks.values())) if marks else ()
+    most = _most_common(marks, plan.learners, reference) if marks else ()
     alike = [name for name, mark in marks.items() if mark == most]
-    for name in marks.keys() - set(alike):
+    for name in (name for name in marks if name not in alike):
         tqdm.write(
-            f"{setting}: {name} left out: its overrides give it other candidates or another truth than {alike[0]} has, "
-            "so the two cannot be compared. Overrides of the market, the environment or the truth are for a setting: "
+            f"{setting}: {name} left out: it had other candidates or another truth than {alike[0]}, so the two cannot "
+            "be compared. Overrides of the market, the environment or the truth are for a setting: "
             f"+variants.NAME=[setting={setting},...].",
             file=sys.stderr,
         )

@@ -25,6 +25,8 @@ __all__ = ["COLUMNS", "Row", "page_of", "read_rows", "rows_of", "table_of", "upd
 _PLAIN = re.compile(r"[\w%+,./:=@\[\]-]+", re.ASCII)
 """An argument that needs no quotation marks in a shell. Brackets count as harmless: a shell replaces them only if the
 name of a file matches, and most arguments contain them."""
+_OF_A_SETTING = re.compile(r"[+~]*(env|market|simulator|setting|reward|evaluation\.(job_)?split)\b")
+"""Overrides that make another setting of one."""
 _TABLE = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- /leaderboard -->)", re.DOTALL)
 _REGRET = re.compile(r"(-?[\d,]+) \[(-?[\d,]+), (-?[\d,]+)\]")
 _SEEDS = re.compile(r"\d{1,10}(-\d{1,10})?( \d{1,10}(-\d{1,10})?)*", re.ASCII)
@@ -120,10 +122,11 @@ def rows_of(result: Mapping[str, Any], file: str) -> Iterator[Row]:
     Raises:
         RunError: If the file has no table of mean scores, a wrong cell, or settings that were changed for all learners.
     """
-    if changed := result.get("common"):
+    if changed := [override for override in result.get("common", ()) if _OF_A_SETTING.match(override)]:
         raise RunError(
             f"`results`: {file} was made with common={changed}, so its settings are not those of their names. Leave "
-            "`common` out, or give the changed setting a name of its own: +variants.NAME=[setting=vectors,...]."
+            "these out (a preset may set them), or give the changed setting a name of its own: "
+            "+variants.NAME=[setting=vectors,...]."
         )
     try:
         tables = [table for table in result.get("tables", ()) if table["header"][0].endswith(": mean score after")]

@@ -206,6 +206,10 @@ def test_the_model_discounts_as_the_agent_does():
     model.gamma = 0.0
     model.learn(1, reset_num_timesteps=False, log_interval=10**9)
     np.testing.assert_array_equal(model.q_values(obs), model.predict_reward(obs))
+    for gamma in (2.0, 1.0, -0.5):
+        model.gamma = gamma
+        with pytest.raises(ValueError, match=f"`gamma` must be at least 0 and below 1 .*, got {gamma}"):
+            model.learn(1, reset_num_timesteps=False, log_interval=10**9)
 
 
 def test_a_file_of_an_earlier_version_keeps_the_discount_of_its_model(tmp_path):
@@ -468,7 +472,7 @@ def test_the_model_is_computed_on_the_cpu_whatever_the_device():
 
 
 def test_a_discount_of_one_is_refused():
-    with pytest.raises(ValueError, match='`gamma` must be below 1 with `world_model="transitions"`'):
+    with pytest.raises(ValueError, match='`gamma` must be at least 0 and below 1 with `world_model="transitions"`'):
         agent(gamma=1.0)
 
 

@@ -147,12 +147,24 @@ def test_who_plays_on_other_problems_or_for_another_time_is_left_out_in_a_line(t
     assert told[0].startswith(
         "vectors: short left out: it is scored after 0, 10 interactions, and the others after 0, 20"
     )
-    assert told[1].startswith(
-        "vectors: easy left out: its overrides give it other candidates or another truth than random"
-    )
+    assert told[1].startswith("vectors: easy left out: it had other candidates or another truth than random")
     numbers = json.loads((tmp_path / "vectors" / "coldstart.json").read_text())
     assert list(numbers["scores"]) == ["random", "cosine"]
     assert json.loads((tmp_path / "coldstart.json").read_text())["common"] == SIZES
+
+
+@pytest.mark.parametrize(
+    ("own", "reference", "left_out"),
+    [
+        ("env.num_candidates=3", "null", "mine left out: it had other candidates"),
+        ("env.num_candidates=3", "mine", "cosine left out: it had other candidates"),
+        ("total_timesteps=10", "null", "mine left out: it is scored after 0, 10 interactions"),
+    ],
+)
+def test_of_two_unlike_learners_the_one_with_overrides_of_the_task_is_left_out(tmp_path, own, reference, left_out):
+    mine = f"+define.mine=['algo=cosine','{own}']"
+    done = study("learners=[mine,cosine]", mine, "seeds=[0]", f"reference={reference}", folder=tmp_path)
+    assert f"vectors: {left_out}" in done.stderr and done.stderr.count("left out") == 1
 
 
 def test_who_takes_part_in_a_setting_may_be_said_once_for_several():

@@ -190,7 +190,8 @@ def test_a_result_without_scores_and_a_page_without_marks_are_refused(board, tmp
 def test_a_result_of_settings_that_were_changed_makes_no_row():
     result = json.loads(RESULTS[0].read_text())
     with pytest.raises(RunError, match=r"mine.json was made with common=\['env.num_candidates=5'\], .*variants.NAME="):
-        list(rows_of({**result, "common": ["env.num_candidates=5"]}, "mine.json"))
+        list(rows_of({**result, "common": ["threads=2", "env.num_candidates=5"]}, "mine.json"))
+    assert list(rows_of({**result, "common": ["evaluation.n_pairs=512", "tracker=mlflow"]}, "mine.json"))
 
 
 def test_the_file_of_one_setting_names_that_of_the_study():

@@ -281,6 +281,23 @@ def test_a_state_of_other_dynamics_is_refused_and_changes_nothing(n, saved_earli
         assert_same((target.get_state(),), (before,))
 
 
+@pytest.mark.parametrize("n", [None, 2])
+def test_a_state_without_numbers_and_one_whose_names_are_a_list_are_taken(n):
+    class Listed(BoundCareerDynamics):
+        names = ["level", "experience", "patience"]  # noqa: RUF012  (as a user may write it)
+
+    class Careers(CareerDynamics):
+        def bind(self, market):
+            return Listed(market, self)
+
+    for dynamics in ({"type": "static"}, Careers()):
+        env = (JobRecCareerEnv if n is None else partial(JobRecCareerVectorEnv, n))(**SMALL, dynamics=dynamics)
+        env.reset(seed=5)
+        state = env.get_state()
+        env.set_state(state)
+        assert_same((env.get_state(),), (state,))
+
+
 def test_a_state_of_dynamics_with_other_names_is_refused():
     class Others(BoundCareerDynamics):
         names = ("level", "experience", "trust")
