@@ -10,7 +10,16 @@ from typing import Any
 
 from experiments.runs.folders import HOW_KEYS, WHERE_KEYS, Run, flat_config
 
-__all__ = ["Comparison", "group_runs", "like_with_like", "mark_of", "name_of", "newest", "repeats_in_words"]
+__all__ = [
+    "Comparison",
+    "group_runs",
+    "is_of_the_task",
+    "like_with_like",
+    "mark_of",
+    "name_of",
+    "newest",
+    "repeats_in_words",
+]
 
 References = Mapping[str, Mapping[str, float | None]]
 
@@ -153,7 +162,7 @@ def name_of(run: Run) -> str:
 def _tasks(parts: Sequence[Mapping[str, Sequence[Run]]]) -> list[str]:
     """What distinguishes each task: its overrides if each task has some, or else entries of its config."""
     overrides = [
-        set.intersection(*({item for item in _overrides(run) if _is_of_the_task(item)} for run in _firsts(part)))
+        set.intersection(*({item for item in _overrides(run) if is_of_the_task(item)} for run in _firsts(part)))
         for part in parts
     ]
     common = set.intersection(*overrides)
@@ -163,7 +172,7 @@ def _tasks(parts: Sequence[Mapping[str, Sequence[Run]]]) -> list[str]:
     differ = sorted(
         key
         for key in {key for config in flat for key in config}
-        if _is_of_the_task(key) and len({repr(config.get(key)) for config in flat}) > 1
+        if is_of_the_task(key) and len({repr(config.get(key)) for config in flat}) > 1
     )
     entries = [[f"{key}={config[key]}" for key in differ if key in config] for config in flat]
     return [", ".join(own[:_MOST_ENTRIES]) + (", ..." if len(own) > _MOST_ENTRIES else "") for own in entries]
@@ -173,7 +182,7 @@ def _firsts(part: Mapping[str, Sequence[Run]]) -> list[Run]:
     return [members[0] for members in part.values()]
 
 
-def _is_of_the_task(entry: str) -> bool:
+def is_of_the_task(entry: str) -> bool:
     """Whether an override or a dotted key belongs to the task, not to the agent."""
     return re.split(r"[.=@]", entry.lstrip("+~"), maxsplit=1)[0] in _TASK
 

@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -212,25 +212,22 @@ class _MLflowWriter(KVWriter):
             self._client.set_terminated(self._run_id, status=self._status)
 
 
-@contextmanager
-def _errors_of_wandb(wandb: ModuleType) -> Iterator[None]:
-    try:
-        yield
-    except wandb.errors.Error as error:
-        raise RunError(
-            f"tracker=wandb: {_in_a_line(error)} tracker.mode=offline needs neither a key nor a network."
-        ) from error
+def _errors_of_wandb(wandb: ModuleType) -> AbstractContextManager[None]:
+    return _told("wandb", wandb.errors.Error, "tracker.mode=offline needs neither a key nor a network.")
+
+
+def _errors_of_mlflow(mlflow: ModuleType) -> AbstractContextManager[None]:
+    way_out = "tracker.uri= names another store, and tracker.experiment= another experiment."
+    return _told("mlflow", mlflow.exceptions.MlflowException, way_out)
 
 
 @contextmanager
-def _errors_of_mlflow(mlflow: ModuleType) -> Iterator[None]:
+def _told(tracker: str, kind: type[Exception], way_out: str) -> Iterator[None]:
+    """Raises a tracker's own errors as one line, with a way out."""
     try:
         yield
-    except mlflow.exceptions.MlflowException as error:
-        raise RunError(
-            f"tracker=mlflow: {_in_a_line(error)} tracker.uri= names another store, and tracker.experiment= another "
-            "experiment."
-        ) from error
+    except kind as error:
+        raise RunError(f"tracker={tracker}: {_in_a_line(error)} {way_out}") from error
 
 
 def _in_a_line(error: Exception) -> str:

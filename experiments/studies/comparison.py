@@ -25,7 +25,7 @@ from experiments.runs.folders import (
     write_json,
     write_text,
 )
-from experiments.runs.grouping import mark_of
+from experiments.runs.grouping import is_of_the_task, mark_of
 from experiments.runs.intervals import interval_cell, mean_interval
 from experiments.runs.numbers import require_known
 from experiments.runs.progress import Progress
@@ -45,7 +45,6 @@ from experiments.studies.study import IN_WORDS, Study
 
 __all__ = ["UNRESOLVED", "Comparison", "Plan", "level_table", "plan_of", "run_missing", "tell"]
 
-_TASK = ("env", "market", "simulator", "setting", "evaluation", "total_timesteps")
 UNRESOLVED = ("define", "variants")
 """Options whose interpolations refer to ``conf/train.yaml``."""
 
@@ -159,8 +158,7 @@ def _most_common(
 
 def _n_of_the_task(learner: Learner) -> int:
     """How many of a learner's overrides concern what is learned, and not how."""
-    keys = (override.lstrip("+~").partition("=")[0] for override in learner.overrides)
-    return sum(key.split(".")[0] in _TASK for key in keys)
+    return sum(is_of_the_task(entry) or entry.startswith("total_timesteps=") for entry in learner.overrides)
 
 
 def _learners(asked: Comparison) -> dict[str, Learner]:

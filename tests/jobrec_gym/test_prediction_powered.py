@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from noting import Noting
 
 from jobrec_gym import Feedback, Interactions, RecordedSimulator, RuleSimulator, load_market
 from jobrec_gym.off_policy import estimate, estimate_all
@@ -127,17 +128,10 @@ def test_a_judge_counts_by_how_well_it_agrees_if_some_recommendations_have_no_an
     assert weights["truth"] > 0.5 > 0.1 > weights["noise"]
 
 
-class Answers:
-    """A simulator that answers by the job, about no job above 30, and notes what it is asked."""
+class Answers(Noting):
+    """A simulator that answers by the job, about no job above 30."""
 
-    def __init__(self):
-        self.asked = []
-
-    def bind(self, market):
-        return self
-
-    def feedback(self, applicant_ids, job_ids, interaction_keys=None):
-        self.asked += list(zip(applicant_ids.tolist(), job_ids.tolist(), strict=True))
+    def answers(self, job_ids):
         status = np.where(job_ids > 30, "cosine:budget", "ok")
         return Feedback.of(["ignore"] * len(job_ids), job_ids / 60, status=status)
 

@@ -10,6 +10,7 @@ from functools import partial
 import gymnasium as gym
 import numpy as np
 import pytest
+from noting import Noting
 
 from jobrec_gym import (
     JobRecEnv,
@@ -36,17 +37,10 @@ def table(market):
     return values
 
 
-class Live:
-    """A simulator that notes whom it is asked about, and of odd jobs says nothing."""
+class Live(Noting):
+    """A simulator that says nothing about odd jobs."""
 
-    def __init__(self):
-        self.asked = []
-
-    def bind(self, market):
-        return self
-
-    def feedback(self, applicant_ids, job_ids, interaction_keys=None):
-        self.asked += list(zip(applicant_ids.tolist(), job_ids.tolist(), strict=True))
+    def answers(self, job_ids):
         is_odd = job_ids % 2 == 1
         status, probability = np.where(is_odd, "cosine:budget", "ok"), np.where(is_odd, np.nan, 0.9)
         return Feedback.of(["ignore"] * len(job_ids), np.zeros(len(job_ids)), status=status, probability=probability)
