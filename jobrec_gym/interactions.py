@@ -22,6 +22,7 @@ from jobrec_gym.market import LabourMarket, Population, Split, gathered
 from jobrec_gym.market.verified import array_digest
 from jobrec_gym.pair_features import PairValues
 from jobrec_gym.paths import place_of
+from jobrec_gym.sharing import Identity
 from jobrec_gym.shown_text import without_commands
 from jobrec_gym.simulators.base import DECISIONS
 from jobrec_gym.version import written_by
@@ -657,10 +658,10 @@ def check_catalogue(agent: Any, market: LabourMarket, job_fields: Sequence[str] 
         return
     own_fields = (getattr(agent, "reads", None) or {}).get("job_fields")
     table = _table(market, job_fields if own_fields is None else own_fields)
-    if not _is_same_table(_Identity(known), table) and not _has_own_features(agent, table):
+    if not _is_same_table(Identity(known), table) and not _has_own_features(agent, table):
         raise ValueError(
             f"`{argument}` looks up ids in a table of {len(known):,} jobs, but this market has another one, of "
-            f"{len(table.table):,} jobs: give the market that the agent was trained on. Or, if this market has the "
+            f"{len(table.held):,} jobs: give the market that the agent was trained on. Or, if this market has the "
             "same jobs in the same order and new jobs after them, load the agent on it: `DynaQ.load(path, "
             "env=gym.make('JobRec-v0', market=market, ...))`."
         )
@@ -675,40 +676,27 @@ def of_its_env(agent: Any, name: str) -> Any:
         return None
 
 
-def _has_own_features(agent: Any, table: _Identity) -> bool:
+def _has_own_features(agent: Any, table: Identity) -> bool:
     """Whether an agent has features of its own for the jobs of a table, as far as is known."""
     shown = of_its_env(agent, "action_features")
     if shown is None:
         return getattr(agent, "action_features", None) is not None
-    return isinstance(shown, np.ndarray) and _is_same_table(_Identity(shown), table)
+    return isinstance(shown, np.ndarray) and _is_same_table(Identity(shown), table)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Identity:
-    """A table as the key of a cache. Two keys are equal only if they hold the very same array."""
-
-    table: NDArray[np.floating]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.table is other.table
-
-    def __hash__(self) -> int:
-        return id(self.table)
-
-
-def _table(market: LabourMarket, job_fields: Sequence[str]) -> _Identity:
-    return _Identity(market.action_features(tuple(job_fields)))
+def _table(market: LabourMarket, job_fields: Sequence[str]) -> Identity:
+    return Identity(market.action_features(tuple(job_fields)))
 
 
 @lru_cache(maxsize=4)
-def _is_same_table(left: _Identity, right: _Identity) -> bool:
+def _is_same_table(left: Identity, right: Identity) -> bool:
     """Whether two tables hold the same numbers. The answer is kept, so that the tables are read once."""
-    if left.table.shape != right.table.shape:
+    if left.held.shape != right.held.shape:
         return False
-    if (left.table.ctypes.data, left.table.strides) == (right.table.ctypes.data, right.table.strides):
+    if (left.held.ctypes.data, left.held.strides) == (right.held.ctypes.data, right.held.strides):
         return True  # both are views of the same memory
-    starts = range(0, len(left.table), _COMPARED)
-    return all(np.array_equal(left.table[at : at + _COMPARED], right.table[at : at + _COMPARED]) for at in starts)
+    starts = range(0, len(left.held), _COMPARED)
+    return all(np.array_equal(left.held[at : at + _COMPARED], right.held[at : at + _COMPARED]) for at in starts)
 
 
 @lru_cache(maxsize=4)

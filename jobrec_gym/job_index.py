@@ -22,6 +22,7 @@ from jobrec_gym.extras import install_command
 from jobrec_gym.market import LabourMarket
 from jobrec_gym.market.verified import is_remembered, remember
 from jobrec_gym.progress import steps
+from jobrec_gym.sharing import Identity
 from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import whole_file
 
@@ -229,7 +230,7 @@ def open_index(market: LabourMarket, progress: bool | None = None) -> JobIndex:
     Raises:
         ImportError: If FAISS is not installed.
     """
-    return _opened(_Jobs(market), progress)
+    return _opened(Identity(market.jobs, market), progress)
 
 
 def forget_indexes() -> None:
@@ -237,22 +238,9 @@ def forget_indexes() -> None:
     _opened.cache_clear()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Jobs:
-    """A market as the key of a cache. Two keys are equal only if their markets have the very same jobs."""
-
-    market: LabourMarket
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Jobs) and self.market.jobs is other.market.jobs
-
-    def __hash__(self) -> int:
-        return id(self.market.jobs)
-
-
 @lru_cache(maxsize=4)
-def _opened(jobs: _Jobs, progress: bool | None) -> JobIndex:
-    market = jobs.market
+def _opened(jobs: Identity, progress: bool | None) -> JobIndex:
+    market: LabourMarket = jobs.beside
     file = index_file(market)
     if file is None:
         logger.info("the index of market %r is kept in memory only: save the market to keep it.", market.name)

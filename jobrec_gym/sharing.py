@@ -1,13 +1,14 @@
-"""Objects that threads share and that survive forks and pickles."""
+"""Objects that threads share and that survive forks and pickles, and objects as keys of a cache."""
 
 from __future__ import annotations
 
 import os
 import threading
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Shared"]
+__all__ = ["Identity", "Shared"]
 
 _alive: weakref.WeakSet[Shared] = weakref.WeakSet()
 
@@ -34,6 +35,25 @@ class Shared:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "lock"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Identity:
+    """An object as the key of a cache. Two keys are equal only if they hold the very same object.
+
+    Attributes:
+        held: The object.
+        beside: What else the cached function needs; it does not tell keys apart.
+    """
+
+    held: Any
+    beside: Any = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Identity) and self.held is other.held
+
+    def __hash__(self) -> int:
+        return id(self.held)
 
 
 def _open_locks() -> None:
